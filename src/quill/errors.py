@@ -1,0 +1,511 @@
+"""Every error Quill answers with, in one tree.
+
+QuillError
+├── BadRequest 400                 the request was understood and is wrong
+│   ├── InvalidCredentials         sign-in refused, always the same words
+│   ├── TwoFactorRequired · InvalidTotp · NoTotpSecret
+│   ├── MissingFields · PasswordTooShort · PasswordTooCommon
+│   ├── UsernameTaken · EmailTaken · CurrentPasswordWrong
+│   ├── InvalidResetToken · InvalidInviteToken
+│   ├── OrganisationUnknown · OrganisationTypeUnknown · NotStaffLevel
+│   └── PermissionLevelUnknown · NoSubscribers
+├── Unauthenticated 401            nobody is signed in, or no longer
+├── Forbidden 403                  signed in, inside the scope, not allowed
+│   ├── CsrfFailed · ForeignOrigin · ReauthenticationRequired
+│   └── RoleMissing · CompetencyMissing · LevelMissing
+├── NotFound 404                   absent, or not yours: the same answer
+├── Conflict 409                   the state of things refuses it
+│   ├── UsernameHeld · AlreadyMember · PatientExists · NhsNumberTaken · PatientDeactivated
+│   ├── ConversationClosed · PatientHasNoAccount · PatientAlreadyLinked · TotpAlreadyEnabled
+│   └── RequestInProgress · IdempotencyKeyReused
+├── Gone 410                       it was, and will not be again
+├── StaleEdit 412                  edited by someone else since it was read
+├── BodyTooLarge 413 · UnsupportedMediaType 415
+├── Unprocessable 422              malformed input, never the input itself
+├── TooManyRequests 429            with Retry-After
+└── Unavailable 503 / 502          a part of the house does not answer: never "no data"
+    ├── FhirUnavailable · OpenEhrUnavailable · DatabaseUnavailable · AuditUnavailable · Overloaded
+    ├── ClinicalServicesDisabled
+    └── FhirRefused · OpenEhrRefused   502, the other side gave a wrong answer
+
+``status`` and ``code`` belong to the class, a code is never reused, and ``detail`` is one readable sentence that holds
+no patient data. ``docs/reference/errors.md`` is generated from this file.
+"""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+
+class QuillError(Exception):
+    """Parent of all errors that have an answer.
+
+    Args:
+        detail: one sentence for the person; the class's own sentence when left out.
+        retry_after_seconds: when trying again may help; sent as ``Retry-After``.
+        facts: extra members of the problem document; ids and field names only, never patient data.
+    """
+
+    status: ClassVar[int] = 500
+    code: ClassVar[str] = "internal_error"
+    title: ClassVar[str] = "Internal server error"
+    sentence: ClassVar[str] = "Something went wrong on our side."
+    default_retry_after_seconds: ClassVar[int | None] = None
+
+    def __init__(
+        self,
+        detail: str | None = None,
+        *,
+        retry_after_seconds: int | None = None,
+        facts: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.detail = detail or self.sentence
+        self.retry_after_seconds = retry_after_seconds or self.default_retry_after_seconds
+        self.facts = dict(facts or {})
+        super().__init__(self.detail)
+
+
+class BadRequest(QuillError):
+    """The request was understood and is wrong."""
+
+    status, code, title, sentence = 400, "bad_request", "Bad request", "The request is not valid."
+
+
+class InvalidCredentials(BadRequest):
+    """Sign-in refused; unknown, disabled and wrong password are one answer."""
+
+    code, sentence = "invalid_credentials", "Invalid credentials"
+
+
+class TwoFactorRequired(BadRequest):
+    """The password was right and a code is needed."""
+
+    code, sentence = "two_factor_required", "Two-factor required"
+
+
+class InvalidTotp(BadRequest):
+    """The code is wrong or was used before."""
+
+    code, sentence = "invalid_totp", "Invalid two-factor code"
+
+
+class NoTotpSecret(BadRequest):
+    """Two-factor sign-in was not set up before it was verified."""
+
+    code, sentence = "no_totp_secret", "No TOTP secret set"
+
+
+class MissingFields(BadRequest):
+    """A field that must not be blank is blank."""
+
+    code, sentence = "missing_fields", "Missing fields"
+
+
+class PasswordTooShort(BadRequest):
+    """The password is shorter than the rule."""
+
+    code, sentence = "password_too_short", "Password too short"
+
+
+class PasswordTooCommon(BadRequest):
+    """The password is one of those tried first."""
+
+    code, sentence = "password_too_common", "This password is too easy to guess"
+
+
+class UsernameTaken(BadRequest):
+    """Another person has this username."""
+
+    code, sentence = "username_taken", "Username already exists"
+
+
+class EmailTaken(BadRequest):
+    """Another person has this e-mail address."""
+
+    code, sentence = "email_taken", "Email already exists"
+
+
+class CurrentPasswordWrong(BadRequest):
+    """The password given to prove oneself is wrong."""
+
+    code, sentence = "current_password_wrong", "Current password is incorrect"
+
+
+class InvalidResetToken(BadRequest):
+    """The reset link is wrong, used or too old."""
+
+    code, sentence = "invalid_reset_token", "Invalid or expired reset link"
+
+
+class InvalidInviteToken(BadRequest):
+    """The invite link is wrong or too old."""
+
+    code, sentence = "invalid_invite_token", "Invalid or expired invite token"
+
+
+class OrganisationUnknown(BadRequest):
+    """The organisation named in a registration does not exist."""
+
+    code, sentence = "organisation_unknown", "Organisation not found"
+
+
+class OrganisationTypeUnknown(BadRequest):
+    """The organisation type is not in the catalogue."""
+
+    code = "organisation_type_unknown"
+    sentence = (
+        "Invalid organisation type. Must be one of: hospital_team, gp_practice, private_clinic, department, "
+        "teaching_establishment"
+    )
+
+
+class NotStaffLevel(BadRequest):
+    """Somebody below staff level cannot be a staff member."""
+
+    code, sentence = "not_staff_level", "User must have staff-level permissions or above"
+
+
+class PermissionLevelUnknown(BadRequest):
+    """The permission level asked for is not a ranked one."""
+
+    code, sentence = "permission_level_unknown", "Invalid permission_level"
+
+
+class NoSubscribers(BadRequest):
+    """The caller has no device to notify."""
+
+    code, sentence = "no_subscribers", "No subscribers yet"
+
+
+class Unauthenticated(QuillError):
+    """Nobody is signed in, or no longer."""
+
+    status, code, title, sentence = 401, "not_authenticated", "Not authenticated", "Not authenticated"
+
+
+class InvalidToken(Unauthenticated):
+    """The token is broken, expired, of the wrong kind, or its login has ended."""
+
+    code, sentence = "invalid_token", "Invalid token"
+
+
+class InactiveUser(Unauthenticated):
+    """The account is gone or disabled."""
+
+    code, sentence = "inactive_user", "Inactive user"
+
+
+class NoRefreshToken(Unauthenticated):
+    """The refresh cookie is absent."""
+
+    code, sentence = "no_refresh_token", "No refresh token"
+
+
+class BadRefreshToken(Unauthenticated):
+    """The refresh token is broken, expired or was used before."""
+
+    code, sentence = "bad_refresh_token", "Bad refresh token"
+
+
+class Forbidden(QuillError):
+    """Signed in and inside the scope, but not allowed to do this."""
+
+    status, code, title, sentence = 403, "forbidden", "Forbidden", "Forbidden"
+
+
+class CsrfFailed(Forbidden):
+    """The CSRF header is absent, stale or belongs to another login."""
+
+    code, sentence = "csrf_failed", "CSRF failed"
+
+
+class ForeignOrigin(Forbidden):
+    """A page of another site sent this request."""
+
+    code, sentence = "foreign_origin", "The request comes from another site"
+
+
+class ReauthenticationRequired(Forbidden):
+    """The act wants a fresh sign-in or the password."""
+
+    code, sentence = "reauthentication_required", "Sign in again or give your password to do this"
+
+
+class RoleMissing(Forbidden):
+    """The caller lacks a role."""
+
+    code = "role_missing"
+
+
+class CompetencyMissing(Forbidden):
+    """The caller lacks a competency."""
+
+    code = "competency_missing"
+
+    def __init__(self, competency: str) -> None:
+        super().__init__(
+            f"Forbidden: User lacks required competency '{competency}'", facts={"competency": competency}
+        )
+
+
+class LevelMissing(Forbidden):
+    """The caller's permission level is too low."""
+
+    code, sentence = "level_missing", "Requires admin or superadmin permissions"
+
+
+class NotFound(QuillError):
+    """Absent, or not yours: the same answer."""
+
+    status, code, title, sentence = 404, "not_found", "Not found", "Not Found"
+
+
+class PatientNotFound(NotFound):
+    """No such patient for this caller."""
+
+    code, sentence = "patient_not_found", "Patient not found"
+
+
+class LetterNotFound(NotFound):
+    """No such letter under this patient."""
+
+    code, sentence = "letter_not_found", "Letter not found"
+
+
+class ConversationNotFound(NotFound):
+    """No such conversation for this caller."""
+
+    code, sentence = "conversation_not_found", "Conversation not found"
+
+
+class MessageNotFound(NotFound):
+    """No such message in this conversation."""
+
+    code, sentence = "message_not_found", "Amended message not found"
+
+
+class UserNotFound(NotFound):
+    """No such user for this caller."""
+
+    code, sentence = "user_not_found", "User not found"
+
+
+class OrganisationNotFound(NotFound):
+    """No such organisation."""
+
+    code, sentence = "organisation_not_found", "Organisation not found"
+
+
+class MembershipNotFound(NotFound):
+    """Not a member, or no such organisation."""
+
+    code, sentence = "membership_not_found", "Membership not found"
+
+
+class GrantNotFound(NotFound):
+    """No active grant of external access."""
+
+    code, sentence = "grant_not_found", "Active access grant not found"
+
+
+class LoginNotFound(NotFound):
+    """No such login."""
+
+    code, sentence = "login_not_found", "Login not found"
+
+
+class Conflict(QuillError):
+    """The state of things refuses it."""
+
+    status, code, title, sentence = 409, "conflict", "Conflict", "The request conflicts with what is there."
+
+
+class UsernameHeld(Conflict):
+    """Another person has this username (invites answer 409 where registration answers 400)."""
+
+    code, sentence = "username_held", "Username already taken"
+
+
+class AlreadyMember(Conflict):
+    """Already a member of the organisation."""
+
+    code, sentence = "already_member", "User is already a staff member of this organisation"
+
+
+class PatientExists(Conflict):
+    """The patient id is already in use."""
+
+    code, sentence = "patient_exists", "A patient with this id already exists"
+
+
+class NhsNumberTaken(Conflict):
+    """A live record already holds this NHS number."""
+
+    code, sentence = "nhs_number_taken", "A patient with this NHS number already exists"
+
+
+class PatientDeactivated(Conflict):
+    """The patient's record is deactivated and takes no new entries."""
+
+    code, sentence = "patient_deactivated", "This patient record is deactivated"
+
+
+class ConversationClosed(Conflict):
+    """The conversation is closed and takes no messages."""
+
+    code, sentence = "conversation_closed", "This conversation is closed"
+
+
+class PatientHasNoAccount(Conflict):
+    """No account is linked to the patient, so the patient cannot take part."""
+
+    code, sentence = "patient_has_no_account", "This patient has no account"
+
+
+class PatientAlreadyLinked(Conflict):
+    """The patient is linked to another account."""
+
+    code, sentence = "patient_already_linked", "FHIR patient already linked to another user"
+
+
+class TotpAlreadyEnabled(Conflict):
+    """Two-factor sign-in is on already; its secret is never shown again."""
+
+    code, sentence = "totp_already_enabled", "Two-factor sign-in is already enabled"
+
+
+class RequestInProgress(Conflict):
+    """The same record is being written by another request right now."""
+
+    code, sentence = "request_in_progress", "Another request is writing this right now; try again shortly"
+    default_retry_after_seconds = 2
+
+
+class IdempotencyKeyReused(Conflict):
+    """The idempotency key was used for a different request."""
+
+    code, sentence = "idempotency_key_reused", "This Idempotency-Key was used for a different request"
+
+
+class Gone(QuillError):
+    """It was, and will not be again."""
+
+    status, code, title, sentence = 410, "gone", "Gone", "This is no longer available"
+
+
+class StaleEdit(QuillError):
+    """Edited by someone else since it was read."""
+
+    status, code, title = 412, "stale_edit", "Precondition failed"
+    sentence = "This record was changed by someone else since you read it"
+
+
+class BodyTooLarge(QuillError):
+    """The body is larger than the server takes."""
+
+    status, code, title, sentence = 413, "body_too_large", "Content too large", "The request body is too large"
+
+
+class Unprocessable(QuillError):
+    """Malformed input.
+
+    Args:
+        detail: one sentence.
+        errors: which fields are wrong and why, as ``{loc, msg, type}``; never the input itself.
+    """
+
+    status, code, title, sentence = 422, "validation_failed", "Unprocessable content", "The request is not valid"
+
+    def __init__(self, detail: str | None = None, *, errors: list[dict[str, Any]] | None = None) -> None:
+        super().__init__(detail)
+        self.errors = errors if errors is not None else [{"loc": ["body"], "msg": self.detail, "type": self.code}]
+        self.facts["errors"] = self.errors
+
+    @classmethod
+    def at(cls, place: str, message: str, *, kind: str = "value_error") -> "Unprocessable":
+        """Return the error for one field of the body.
+
+        Args:
+            place: the field's name.
+            message: what is wrong with it, without its value.
+            kind: a stable word for the kind of mistake.
+        """
+        return cls(message, errors=[{"loc": ["body", place], "msg": message, "type": kind}])
+
+
+class InvalidCursor(Unprocessable):
+    """The paging cursor was not made by this list."""
+
+    code, sentence = "invalid_cursor", "The cursor is not valid for this list"
+
+
+class InvalidRecord(Unprocessable):
+    """A clinical record does not meet its specification."""
+
+    code, sentence = "invalid_record", "The record is not valid"
+
+
+class TooManyRequests(QuillError):
+    """Asked too often."""
+
+    status, code, title, sentence = 429, "too_many_requests", "Too many requests", "Too many attempts; try again later"
+    default_retry_after_seconds = 60
+
+
+class Unavailable(QuillError):
+    """A part of the house does not answer. Never to be read as "there is nothing"."""
+
+    status, code, title, sentence = 503, "unavailable", "Service unavailable", "The service is not available right now"
+    default_retry_after_seconds = 5
+
+
+class FhirUnavailable(Unavailable):
+    """The FHIR store is unreachable, too slow, or known to be down."""
+
+    code, sentence = "fhir_unavailable", "The patient record store is not available right now"
+
+
+class OpenEhrUnavailable(Unavailable):
+    """The openEHR store is unreachable, too slow, or known to be down."""
+
+    code, sentence = "openehr_unavailable", "The letter store is not available right now"
+
+
+class DatabaseUnavailable(Unavailable):
+    """The application database does not answer."""
+
+    code, sentence = "database_unavailable", "The database is not available right now"
+
+
+class AuditUnavailable(Unavailable):
+    """The audit row could not be written, so the act was not done."""
+
+    code, sentence = "audit_unavailable", "The audit trail is not available right now"
+
+
+class Overloaded(Unavailable):
+    """Too much of this work is waiting already."""
+
+    code, sentence = "overloaded", "The server is busy; try again shortly"
+
+
+class ClinicalServicesDisabled(Unavailable):
+    """This deployment runs without clinical services."""
+
+    code, sentence = "clinical_services_disabled", "Clinical services are not available in this deployment"
+    default_retry_after_seconds = None
+
+
+class FhirRefused(Unavailable):
+    """The FHIR store gave a wrong answer."""
+
+    status, code, title = 502, "fhir_refused", "Bad gateway"
+    sentence = "Failed to create message in clinical store"
+    default_retry_after_seconds = None
+
+
+class OpenEhrRefused(Unavailable):
+    """The openEHR store gave a wrong answer."""
+
+    status, code, title = 502, "openehr_refused", "Bad gateway"
+    sentence = "The letter store gave an unexpected answer"
+    default_retry_after_seconds = None

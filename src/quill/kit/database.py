@@ -1,0 +1,157 @@
+"""The application database: one engine, sessions for reading and for writing, on SQLite or PostgreSQL.
+
+Reads run in autocommit, so a read costs no transaction. Writes begin by themselves at the first statement and are
+committed by whoever opened the session. SQLite has one writer at a time: writers of this process queue in order on a
+lock (SQLite's own waiting is a lottery), writers of other processes on the busy timeout.
+"""
+
+import asyncio
+import datetime
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import event
+from sqlalchemy.engine import Connection, Dialect, make_url
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
+from sqlalchemy.orm import DeclarativeBase
+from sqlalchemy.util import await_only
+
+BUSY_TIMEOUT_SECONDS = 30
+"""How long a writer waits for another process's write on SQLite before it is refused."""
+
+_HOLDS_WRITER_LOCK = "quill_holds_writer_lock"
+_IS_READING = "quill_is_reading"
+
+
+class UtcDateTime(sa.types.TypeDecorator[datetime.datetime]):
+    """An aware UTC instant with microseconds; kept as ``timestamptz`` on PostgreSQL and as sortable text on SQLite."""
+
+    impl = sa.DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime.datetime | None, dialect: Dialect) -> datetime.datetime | None:
+        """Refuse a naive instant, which would silently mean the machine's own time zone."""
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError("An instant without a time zone reached the database.")
+        value = value.astimezone(datetime.UTC)
+        return value.replace(tzinfo=None) if dialect.name == "sqlite" else value
+
+    def process_result_value(self, value: datetime.datetime | None, dialect: Dialect) -> datetime.datetime | None:
+        """Return the instant as aware UTC."""
+        del dialect
+        if value is None:
+            return None
+        return value.replace(tzinfo=datetime.UTC) if value.tzinfo is None else value.astimezone(datetime.UTC)
+
+
+class Base(DeclarativeBase):
+    """Parent of every table; constraint names follow one convention so that migrations can name them."""
+
+    metadata = sa.MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_name)s_%(referred_table_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map = {datetime.datetime: UtcDateTime(), str: sa.Text()}
+
+
+class Database:
+    """The application database behind a URL.
+
+    Args:
+        url: ``sqlite+aiosqlite:///…`` or ``postgresql+asyncpg://…``.
+        pool_size: connections kept open; as many again may be opened for a burst.
+    """
+
+    def __init__(self, url: str, *, pool_size: int = 10) -> None:
+        parsed = make_url(url)
+        self.is_sqlite = parsed.get_backend_name() == "sqlite"
+        connect_args: dict[str, Any] = {"timeout": BUSY_TIMEOUT_SECONDS} if self.is_sqlite else {}
+        self.engine: AsyncEngine = create_async_engine(
+            parsed,
+            pool_size=pool_size,
+            max_overflow=pool_size,
+            pool_timeout=10,
+            pool_pre_ping=not self.is_sqlite,
+            connect_args=connect_args,
+            # A statement's parameters are patient data: they must not appear in exception texts or logs.
+            hide_parameters=True,
+        )
+        if self.is_sqlite:
+            _prepare_sqlite(self.engine)
+            self._autocommit = self.engine.execution_options(**{_IS_READING: True})
+        else:
+            self._autocommit = self.engine.execution_options(isolation_level="AUTOCOMMIT")
+
+    @asynccontextmanager
+    async def reading(self) -> AsyncIterator[AsyncSession]:
+        """Open a session whose statements see the newest committed state and cost no transaction."""
+        async with AsyncSession(self._autocommit, expire_on_commit=False, autoflush=False) as session:
+            yield session
+
+    @asynccontextmanager
+    async def writing(self) -> AsyncIterator[AsyncSession]:
+        """Open a session that commits when the block ends well and rolls back when it does not."""
+        async with AsyncSession(self.engine, expire_on_commit=False) as session:
+            try:
+                yield session
+                await session.commit()
+            except BaseException:
+                await session.rollback()
+                raise
+
+    async def ping(self) -> None:
+        """Return when the database answers a statement; raises what the driver raises."""
+        async with self._autocommit.connect() as connection:
+            await connection.execute(sa.text("SELECT 1"))
+
+    async def dispose(self) -> None:
+        """Close every connection."""
+        await self.engine.dispose()
+
+
+def _prepare_sqlite(engine: AsyncEngine) -> None:
+    """Set what SQLite needs to be a durable, concurrent store; registered once per engine."""
+    writer_lock = asyncio.Lock()
+
+    @event.listens_for(engine.sync_engine, "connect")
+    def on_connect(connection: Any, _record: object) -> None:
+        # The driver must not open transactions by itself: on_begin decides between BEGIN IMMEDIATE and none.
+        connection.isolation_level = None
+        cursor = connection.cursor()
+        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "temp_store=MEMORY"):
+            cursor.execute(f"PRAGMA {pragma}")
+        cursor.close()
+
+    @event.listens_for(engine.sync_engine, "begin")
+    def on_begin(connection: Connection) -> None:
+        if connection.get_execution_options().get(_IS_READING):
+            return
+        await_only(writer_lock.acquire())
+        try:
+            # Taking the write lock now, not at the first write, is what makes reading and then writing safe.
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+        except BaseException:
+            writer_lock.release()
+            raise
+        connection.info[_HOLDS_WRITER_LOCK] = True
+
+    # The lock goes back only after the database has really ended the transaction: the commit and rollback events
+    # fire before the driver acts, so the release waits for the connection's return to the pool.
+    @event.listens_for(engine.sync_engine.pool, "checkin")
+    def on_checkin(_connection: object, record: Any) -> None:
+        if record.info.pop(_HOLDS_WRITER_LOCK, False):
+            writer_lock.release()
+
+    @event.listens_for(engine.sync_engine.pool, "invalidate")
+    def on_invalidate(_connection: object, record: Any, _error: object) -> None:
+        if record.info.pop(_HOLDS_WRITER_LOCK, False):
+            writer_lock.release()

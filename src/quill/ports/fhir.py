@@ -1,0 +1,133 @@
+"""The FHIR R4 store as Quill needs it.
+
+Source: FHIR R4 (4.0.1), RESTful API (``http.html``), and search (``search.html``).
+"""
+
+import datetime
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+from quill.kit.documents import Document
+
+ResourceType = Literal["Patient", "Communication", "MedicationRequest"]
+
+
+@dataclass(frozen=True, slots=True)
+class StoredResource:
+    """One version of a resource as the store holds it.
+
+    Attributes:
+        resource_type: for example ``Patient``.
+        id: the logical id.
+        version: ``meta.versionId`` as an integer, 1 for the first.
+        last_updated: ``meta.lastUpdated``, aware UTC.
+        document: the whole resource with ``id`` and ``meta``; every element it came with.
+        is_deleted: whether this version marks a deletion (history only).
+    """
+
+    resource_type: ResourceType
+    id: str
+    version: int
+    last_updated: datetime.datetime
+    document: Document
+    is_deleted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SearchQuery:
+    """A search; criteria given are all met (FHIR R4, search, AND).
+
+    Attributes:
+        identifier: ``system|value``, or ``value`` in any system; compared exactly.
+        name: a part of any name, case and accents ignored, matched anywhere (``name:contains``).
+        birth_date: ``YYYY-MM-DD``.
+        last_updated_from: ``_lastUpdated=ge…``, inclusive, aware UTC.
+        part_of: the id of the Communication replied under (``part-of``).
+        subject: a patient id (``subject=Patient/…``).
+    """
+
+    identifier: str | None = None
+    name: str | None = None
+    birth_date: datetime.date | None = None
+    last_updated_from: datetime.datetime | None = None
+    part_of: str | None = None
+    subject: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ResourcePage:
+    """Resources ordered by ``_lastUpdated`` then id, and the opaque cursor of the next page when there is one."""
+
+    resources: list[StoredResource] = field(default_factory=list)
+    next_cursor: str | None = None
+
+
+class FhirStore(Protocol):
+    """A FHIR R4 server, embedded or remote.
+
+    Every method may raise ``FhirUnavailable`` (503: unreachable, too slow, known to be down) or ``FhirRefused`` (502: a
+    wrong answer). Absence is ``None`` or an empty page, and means that the store itself said so.
+    """
+
+    @property
+    def joins_transaction(self) -> bool:
+        """Tell whether writes belong to the unit's own transaction (embedded) or stand by themselves (remote)."""
+        ...
+
+    async def find(self, resource_type: ResourceType, resource_id: str) -> StoredResource | None:
+        """Return the current version, or ``None`` when it never was or is deleted (404, 410)."""
+        ...
+
+    async def write(self, document: Document, *, if_match: int | None = None) -> StoredResource:
+        """Write a resource under the id it carries; creates it or makes the next version (update as create).
+
+        Writing what is there already makes no new version, so repeating a write is harmless.
+
+        Args:
+            document: a resource with ``resourceType`` and ``id``; ``meta.versionId`` and ``lastUpdated`` are the
+                store's to set, other elements are kept untouched.
+            if_match: the version this replaces; 0 means "must not exist yet".
+
+        Raises:
+            StaleEdit: 412, the current version is another one.
+            InvalidRecord: 422, the resource breaks its specification; says where, not with what value.
+        """
+        ...
+
+    async def create_unless(self, document: Document, *, identifier: str) -> tuple[StoredResource, bool]:
+        """Conditional create: write unless exactly one resource of the type holds the identifier already.
+
+        Args:
+            document: a resource with ``resourceType`` and ``id``.
+            identifier: ``system|value`` (``If-None-Exist: identifier=…``).
+
+        Returns:
+            The resource that now holds the identifier, and whether it was created by this call.
+
+        Raises:
+            StaleEdit: 412, more than one resource holds the identifier.
+            InvalidRecord: 422, the resource breaks its specification.
+        """
+        ...
+
+    async def search(
+        self, resource_type: ResourceType, query: SearchQuery, *, limit: int = 100, cursor: str | None = None
+    ) -> ResourcePage:
+        """Return one page of current resources that meet the query; follow ``next_cursor`` for the rest.
+
+        Raises:
+            InvalidCursor: 422, the cursor is not one of this store's.
+        """
+        ...
+
+    async def history(self, resource_type: ResourceType, resource_id: str) -> list[StoredResource]:
+        """Return every version, newest first; empty when the resource never was."""
+        ...
+
+    async def delete(self, resource_type: ResourceType, resource_id: str) -> None:
+        """Delete logically: history stays, ``find`` answers ``None``. Deleting what is not there is harmless."""
+        ...
+
+    async def ping(self) -> None:
+        """Return when the store answers a data read; raises ``FhirUnavailable`` when it does not."""
+        ...

@@ -1,0 +1,141 @@
+"""Every setting, typed, from environment variables named ``QUILL_…``.
+
+There is no global instance: the assembly reads the environment once and passes the settings on. With none set, Quill
+runs whole: SQLite, embedded FHIR and openEHR stores, and secrets it generates and keeps in the data directory.
+"""
+
+import os
+import secrets
+from pathlib import Path
+from typing import Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import Field, SecretStr, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+MINIMUM_SECRET_CHARACTERS = 32
+"""RFC 7518, section 3.2: a key for HS256 has at least 256 bits."""
+
+
+class Settings(BaseSettings):
+    """What the operator decides. Reading them touches nothing but the environment."""
+
+    model_config = SettingsConfigDict(env_prefix="QUILL_", env_file=None, extra="ignore", frozen=True)
+
+    environment: Literal["development", "production"] = Field(
+        "development", description="`production` refuses missing secrets, plain http and a wildcard CORS origin."
+    )
+    data_dir: Path = Field(Path("data"), description="Where the embedded database and generated secrets are kept.")
+    database_url: str | None = Field(
+        None, description="PostgreSQL as `postgresql+asyncpg://user:password@host/name`; SQLite in the data directory."
+    )
+    database_pool_size: int = Field(10, ge=1, le=200, description="Connections a worker keeps; twice that in a burst.")
+    fhir_url: str | None = Field(None, description="Base URL of a FHIR R4 server; the embedded store when unset.")
+    openehr_url: str | None = Field(None, description="Base URL of EHRbase; the embedded store when unset.")
+    openehr_user: str | None = Field(None, description="Basic authentication user for EHRbase.")
+    openehr_password: SecretStr | None = Field(None, description="Basic authentication password for EHRbase.")
+    clinical_services_enabled: bool = Field(True, description="`false` answers 503 on every clinical route.")
+    secret_key: SecretStr | None = Field(
+        None, description="Signs tokens; 32 characters or more. Generated into the data directory in development."
+    )
+    previous_secret_key: SecretStr | None = Field(
+        None, description="The key before the last rotation; still accepted, never used to sign."
+    )
+    public_url: str = Field("http://127.0.0.1:8000", description="Where people reach Quill; used in links and origins.")
+    cors_origins: list[str] = Field(
+        default_factory=list, description="Other origins whose pages may call the API, as a JSON list."
+    )
+    trusted_proxies: list[str] = Field(
+        default_factory=list, description="Addresses or networks whose X-Forwarded-For is believed, as a JSON list."
+    )
+    cookie_domain: str | None = Field(None, description="Domain attribute of the cookies.")
+    access_token_seconds: int = Field(15 * 60, ge=10, description="Lifetime of access and CSRF tokens.")
+    refresh_token_seconds: int = Field(7 * 24 * 3600, ge=60, description="Lifetime of refresh tokens.")
+    password_min_length: int | None = Field(
+        None, ge=6, le=128, description="Overrides 6 (registration) and 8 in development, 12 in production."
+    )
+    argon2_time_cost: int = Field(3, ge=1, description="Argon2id passes.")
+    argon2_memory_kib: int = Field(65536, ge=8, description="Argon2id memory per hash in KiB.")
+    argon2_parallelism: int = Field(4, ge=1, description="Argon2id lanes.")
+    max_body_bytes: int = Field(1_048_576, ge=1024, description="Largest request body taken.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe log line kept.")
+    audit_anchor_file: Path | None = Field(
+        None, description="File that every audit seal is appended to; `audit-anchors.log` in the data directory."
+    )
+
+    @model_validator(mode="after")
+    def _refuse_unsafe_production(self) -> Self:
+        problems = self.production_problems() if self.is_production else []
+        if self.secret_key is not None and len(self.secret_key.get_secret_value()) < MINIMUM_SECRET_CHARACTERS:
+            problems.append(f"QUILL_SECRET_KEY must have at least {MINIMUM_SECRET_CHARACTERS} characters.")
+        if problems:
+            raise ValueError(" ".join(problems))
+        return self
+
+    def production_problems(self) -> list[str]:
+        """Return what would make these settings unsafe in production, a sentence each."""
+        problems = []
+        if self.secret_key is None:
+            problems.append("QUILL_SECRET_KEY must be set.")
+        elif len(set(self.secret_key.get_secret_value())) < 10:
+            problems.append("QUILL_SECRET_KEY looks like a placeholder; use `openssl rand -base64 48`.")
+        if urlsplit(self.public_url).scheme != "https":
+            problems.append("QUILL_PUBLIC_URL must begin with https://.")
+        if "*" in self.cors_origins:
+            problems.append("QUILL_CORS_ORIGINS must name origins, not '*'.")
+        return problems
+
+    @property
+    def is_production(self) -> bool:
+        """Tell whether the strict rules apply."""
+        return self.environment == "production"
+
+    @property
+    def has_secure_cookies(self) -> bool:
+        """Tell whether cookies are only to travel over https."""
+        return urlsplit(self.public_url).scheme == "https"
+
+    @property
+    def resolved_database_url(self) -> str:
+        """Return the database to use; the embedded one when none was named."""
+        url = self.database_url or f"sqlite+aiosqlite:///{self.data_dir.absolute()}/quill.sqlite3"
+        return url.replace("postgresql://", "postgresql+asyncpg://", 1).replace("postgres://", "postgresql+asyncpg://", 1)
+
+    @property
+    def resolved_anchor_file(self) -> Path:
+        """Return the file audit seals are anchored in."""
+        return self.audit_anchor_file or self.data_dir / "audit-anchors.log"
+
+    def signing_key(self) -> str:
+        """Return the key tokens are signed with; generated once and kept with mode 0600 in development.
+
+        Raises:
+            OSError: the data directory cannot be written.
+        """
+        if self.secret_key is not None:
+            return self.secret_key.get_secret_value()
+        return kept_secret(self.data_dir / "secret.key")
+
+
+def kept_secret(path: Path) -> str:
+    """Return the secret kept in a file, making it on first use; two processes starting at once agree on one.
+
+    Raises:
+        OSError: the directory cannot be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.exists():
+        draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            file.write(secrets.token_urlsafe(48))
+            file.flush()
+            os.fsync(file.fileno())
+        try:
+            # link() fails where the name is taken, so whoever is second uses the first one's secret.
+            os.link(draft, path)
+        except FileExistsError:
+            pass
+        finally:
+            draft.unlink()
+    return path.read_text().strip()
