@@ -242,9 +242,7 @@ class CompetencyMissing(Forbidden):
     code = "competency_missing"
 
     def __init__(self, competency: str) -> None:
-        super().__init__(
-            f"Forbidden: User lacks required competency '{competency}'", facts={"competency": competency}
-        )
+        super().__init__(f"Forbidden: User lacks required competency '{competency}'", facts={"competency": competency})
 
 
 class LevelMissing(Forbidden):

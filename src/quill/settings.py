@@ -99,7 +99,9 @@ class Settings(BaseSettings):
     def resolved_database_url(self) -> str:
         """Return the database to use; the embedded one when none was named."""
         url = self.database_url or f"sqlite+aiosqlite:///{self.data_dir.absolute()}/quill.sqlite3"
-        return url.replace("postgresql://", "postgresql+asyncpg://", 1).replace("postgres://", "postgresql+asyncpg://", 1)
+        return url.replace("postgresql://", "postgresql+asyncpg://", 1).replace(
+            "postgres://", "postgresql+asyncpg://", 1
+        )
 
     @property
     def resolved_anchor_file(self) -> Path:

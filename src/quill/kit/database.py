@@ -98,9 +98,15 @@ class Database:
             yield session
 
     @asynccontextmanager
+    async def session(self) -> AsyncIterator[AsyncSession]:
+        """Open a session that begins a write transaction at its first statement; the opener commits or rolls back."""
+        async with AsyncSession(self.engine, expire_on_commit=False) as session:
+            yield session
+
+    @asynccontextmanager
     async def writing(self) -> AsyncIterator[AsyncSession]:
         """Open a session that commits when the block ends well and rolls back when it does not."""
-        async with AsyncSession(self.engine, expire_on_commit=False) as session:
+        async with self.session() as session:
             try:
                 yield session
                 await session.commit()

@@ -89,7 +89,9 @@ class OpenEhrStore(Protocol):
         """Return the ids of the templates the store knows, sorted."""
         ...
 
-    async def write(self, ehr_id: str, document: Document, *, replacing: CompositionUid | None = None) -> StoredComposition:
+    async def write(
+        self, ehr_id: str, document: Document, *, replacing: CompositionUid | None = None
+    ) -> StoredComposition:
         """Commit a composition: a new one, or the next version of one.
 
         Args:

@@ -1,0 +1,147 @@
+"""What every service function is handed: the database, the clinical stores, and the promise to commit.
+
+A ``Reader`` sees committed state and writes nothing. A ``Unit`` is one transaction, begun at its first statement and
+committed by whoever opened it before the answer leaves. Below that nobody commits.
+"""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Protocol
+
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from quill.kit.database import Database
+from quill.ports.fhir import FhirStore
+from quill.ports.openehr import OpenEhrStore
+from quill.settings import Settings
+
+AuditRow = Mapping[str, Any]
+
+
+class AuditRecorder(Protocol):
+    """Writes audit rows outside any request's transaction."""
+
+    async def record(self, rows: Sequence[AuditRow]) -> None:
+        """Return when the rows are durable.
+
+        Raises:
+            AuditUnavailable: 503, they could not be written.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What the assembly put together once per process."""
+
+    settings: Settings
+    database: Database
+    recorder: AuditRecorder
+    fhir_for: Callable[[AsyncSession], FhirStore]
+    openehr_for: Callable[[AsyncSession], OpenEhrStore]
+
+
+@dataclass(frozen=True, slots=True)
+class RequestFacts:
+    """Where a request came from, for the audit trail and the throttles.
+
+    Attributes:
+        request_id: sent back as ``X-Request-ID``.
+        source: the caller's address as far as trusted proxies let it be known.
+    """
+
+    request_id: str
+    source: str
+
+
+class Reader:
+    """A read-only unit: statements in autocommit, audit rows gathered and made durable before the answer leaves."""
+
+    def __init__(self, services: Services, session: AsyncSession, facts: RequestFacts) -> None:
+        self.services = services
+        self.session = session
+        self.facts = facts
+        self.audit_rows: list[AuditRow] = []
+        self.refusal_rows: list[AuditRow] = []
+
+    @property
+    def settings(self) -> Settings:
+        """Return the settings the program runs with."""
+        return self.services.settings
+
+    @cached_property
+    def fhir(self) -> FhirStore:
+        """Return the FHIR store; the embedded one shares this unit's session."""
+        return self.services.fhir_for(self.session)
+
+    @cached_property
+    def openehr(self) -> OpenEhrStore:
+        """Return the openEHR store; the embedded one shares this unit's session."""
+        return self.services.openehr_for(self.session)
+
+
+class Unit(Reader):
+    """One transaction. Its clinical stores, when embedded, take part in it."""
+
+    def __init__(self, services: Services, session: AsyncSession, facts: RequestFacts) -> None:
+        super().__init__(services, session, facts)
+        self._after_commit: list[Callable[[], Awaitable[None]]] = []
+
+    @asynccontextmanager
+    async def reading(self) -> AsyncIterator[AsyncSession]:
+        """Open a short autocommit session, for what must be read before the transaction begins (guards, sign-in)."""
+        async with self.services.database.reading() as session:
+            yield session
+
+    def after_commit(self, callback: Callable[[], Awaitable[None]]) -> None:
+        """Run something once the transaction is durable. If losing it would matter, write an outbox row instead."""
+        self._after_commit.append(callback)
+
+    async def checkpoint(self) -> None:
+        """Make durable what the unit has written so far and end the transaction; the next statement begins another.
+
+        For ``intents`` alone: a remote record store must not be called with a transaction open.
+        """
+        await self.session.commit()
+
+    async def _commit(self) -> None:
+        await self.session.commit()
+        callbacks, self._after_commit = self._after_commit, []
+        for callback in callbacks:
+            await callback()
+
+
+@asynccontextmanager
+async def open_reader(services: Services, facts: RequestFacts) -> AsyncIterator[Reader]:
+    """Open a reader; what it read is in the audit trail before this ends, or this raises.
+
+    Raises:
+        AuditUnavailable: 503, the audit rows could not be written, so nothing may be shown.
+    """
+    async with services.database.reading() as session:
+        reader = Reader(services, session, facts)
+        try:
+            yield reader
+        finally:
+            rows = [*reader.audit_rows, *reader.refusal_rows]
+            if rows:
+                # The connection goes back first: holding one while waiting for another can starve the pool.
+                await session.close()
+                await services.recorder.record(rows)
+
+
+@asynccontextmanager
+async def open_unit(services: Services, facts: RequestFacts) -> AsyncIterator[Unit]:
+    """Open a unit; it is committed when the block ends well, and leaves only its refusals when it does not."""
+    async with services.database.session() as session:
+        unit = Unit(services, session, facts)
+        try:
+            yield unit
+            await unit._commit()  # noqa: SLF001 - the opener is the one that commits
+        except BaseException:
+            await session.rollback()
+            if unit.refusal_rows:
+                await services.recorder.record(unit.refusal_rows)
+            raise
