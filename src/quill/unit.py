@@ -21,7 +21,11 @@ AuditRow = Mapping[str, Any]
 
 
 class AuditRecorder(Protocol):
-    """Writes audit rows outside any request's transaction."""
+    """Writes audit rows, inside a unit's transaction or in a group of their own."""
+
+    async def insert(self, session: AsyncSession, rows: Sequence[AuditRow]) -> None:
+        """Add the rows to the session's transaction."""
+        ...
 
     async def record(self, rows: Sequence[AuditRow]) -> None:
         """Return when the rows are durable.
@@ -57,7 +61,11 @@ class RequestFacts:
 
 
 class Reader:
-    """A read-only unit: statements in autocommit, audit rows gathered and made durable before the answer leaves."""
+    """A read-only unit: statements in autocommit, audit rows gathered and made durable before the answer leaves.
+
+    ``audit_rows`` tell what was done; a unit writes them in its own transaction. ``refusal_rows`` tell what was refused
+    and are kept whatever becomes of the transaction. Both are filled by ``audit.service``.
+    """
 
     def __init__(self, services: Services, session: AsyncSession, facts: RequestFacts) -> None:
         self.services = services
@@ -107,6 +115,8 @@ class Unit(Reader):
         await self.session.commit()
 
     async def _commit(self) -> None:
+        if self.audit_rows:
+            await self.services.recorder.insert(self.session, self.audit_rows)
         await self.session.commit()
         callbacks, self._after_commit = self._after_commit, []
         for callback in callbacks:
