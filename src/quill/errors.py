@@ -453,7 +453,7 @@ class Unavailable(QuillError):
     """A part of the house does not answer. Never to be read as "there is nothing"."""
 
     status, code, title, sentence = 503, "unavailable", "Service unavailable", "The service is not available right now"
-    default_retry_after_seconds = 5
+    default_retry_after_seconds: ClassVar[int | None] = 5
 
 
 class FhirUnavailable(Unavailable):

@@ -149,7 +149,7 @@ async def open_unit(services: Services, facts: RequestFacts) -> AsyncIterator[Un
         unit = Unit(services, session, facts)
         try:
             yield unit
-            await unit._commit()  # noqa: SLF001 - the opener is the one that commits
+            await unit._commit()
         except BaseException:
             await session.rollback()
             if unit.refusal_rows:

@@ -11,7 +11,7 @@ from quill.kit.database import Base
 class Login(Base):
     """One sign-in of one person on one device, until it ends.
 
-    ``generation`` counts refreshes: a refresh or CSRF token carries the generation it was made for, so an old one shows.
+    ``generation`` counts refreshes: refresh and CSRF tokens carry the one they were made for, so an old one shows.
     """
 
     __tablename__ = "login"

@@ -36,9 +36,7 @@ class ConversationParticipant(Base):
 
     __tablename__ = "conversation_participant"
 
-    conversation_id: Mapped[int] = mapped_column(
-        sa.ForeignKey("conversation.id", ondelete="CASCADE"), primary_key=True
-    )
+    conversation_id: Mapped[int] = mapped_column(sa.ForeignKey("conversation.id", ondelete="CASCADE"), primary_key=True)
     user_id: Mapped[int] = mapped_column(sa.ForeignKey("user_account.id"), primary_key=True)
     role: Mapped[str] = mapped_column(sa.String(20))
     joined_at: Mapped[datetime.datetime]
@@ -55,16 +53,10 @@ class ConversationOrganisation(Base):
 
     __tablename__ = "conversation_organisation"
 
-    conversation_id: Mapped[int] = mapped_column(
-        sa.ForeignKey("conversation.id", ondelete="CASCADE"), primary_key=True
-    )
-    organisation_id: Mapped[int] = mapped_column(
-        sa.ForeignKey("organisation.id", ondelete="CASCADE"), primary_key=True
-    )
+    conversation_id: Mapped[int] = mapped_column(sa.ForeignKey("conversation.id", ondelete="CASCADE"), primary_key=True)
+    organisation_id: Mapped[int] = mapped_column(sa.ForeignKey("organisation.id", ondelete="CASCADE"), primary_key=True)
 
-    __table_args__ = (
-        sa.Index("ix_conversation_organisation_organisation_id", "organisation_id", "conversation_id"),
-    )
+    __table_args__ = (sa.Index("ix_conversation_organisation_organisation_id", "organisation_id", "conversation_id"),)
 
 
 class Message(Base):

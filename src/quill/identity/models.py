@@ -50,9 +50,7 @@ class OrganisationStaffMember(Base):
 
     __tablename__ = "organisation_staff_member"
 
-    organisation_id: Mapped[int] = mapped_column(
-        sa.ForeignKey("organisation.id", ondelete="CASCADE"), primary_key=True
-    )
+    organisation_id: Mapped[int] = mapped_column(sa.ForeignKey("organisation.id", ondelete="CASCADE"), primary_key=True)
     user_id: Mapped[int] = mapped_column(sa.ForeignKey("user_account.id", ondelete="CASCADE"), primary_key=True)
     is_primary: Mapped[bool] = mapped_column(default=False)
     joined_at: Mapped[datetime.datetime]
@@ -74,9 +72,7 @@ class OrganisationPatientMember(Base):
 
     __tablename__ = "organisation_patient_member"
 
-    organisation_id: Mapped[int] = mapped_column(
-        sa.ForeignKey("organisation.id", ondelete="CASCADE"), primary_key=True
-    )
+    organisation_id: Mapped[int] = mapped_column(sa.ForeignKey("organisation.id", ondelete="CASCADE"), primary_key=True)
     patient_id: Mapped[str] = mapped_column(sa.String(64), primary_key=True)
     is_primary: Mapped[bool] = mapped_column(default=False)
     joined_at: Mapped[datetime.datetime]

@@ -124,18 +124,19 @@ class Database:
         await self.engine.dispose()
 
 
+def _set_pragmas(connection: Any, _record: object) -> None:
+    # The driver must not open transactions by itself: on_begin decides between BEGIN IMMEDIATE and none.
+    connection.isolation_level = None
+    cursor = connection.cursor()
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "temp_store=MEMORY"):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
 def _prepare_sqlite(engine: AsyncEngine) -> None:
     """Set what SQLite needs to be a durable, concurrent store; registered once per engine."""
     writer_lock = asyncio.Lock()
-
-    @event.listens_for(engine.sync_engine, "connect")
-    def on_connect(connection: Any, _record: object) -> None:
-        # The driver must not open transactions by itself: on_begin decides between BEGIN IMMEDIATE and none.
-        connection.isolation_level = None
-        cursor = connection.cursor()
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "temp_store=MEMORY"):
-            cursor.execute(f"PRAGMA {pragma}")
-        cursor.close()
+    event.listen(engine.sync_engine, "connect", _set_pragmas)
 
     @event.listens_for(engine.sync_engine, "begin")
     def on_begin(connection: Connection) -> None:
@@ -152,12 +153,9 @@ def _prepare_sqlite(engine: AsyncEngine) -> None:
 
     # The lock goes back only after the database has really ended the transaction: the commit and rollback events
     # fire before the driver acts, so the release waits for the connection's return to the pool.
-    @event.listens_for(engine.sync_engine.pool, "checkin")
-    def on_checkin(_connection: object, record: Any) -> None:
+    def release(_connection: object, record: Any, _error: object = None) -> None:
         if record.info.pop(_HOLDS_WRITER_LOCK, False):
             writer_lock.release()
 
-    @event.listens_for(engine.sync_engine.pool, "invalidate")
-    def on_invalidate(_connection: object, record: Any, _error: object) -> None:
-        if record.info.pop(_HOLDS_WRITER_LOCK, False):
-            writer_lock.release()
+    event.listen(engine.sync_engine.pool, "checkin", release)
+    event.listen(engine.sync_engine.pool, "invalidate", release)

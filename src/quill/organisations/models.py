@@ -26,9 +26,7 @@ class OrganisationFeature(Base):
 
     __tablename__ = "organisation_feature"
 
-    organisation_id: Mapped[int] = mapped_column(
-        sa.ForeignKey("organisation.id", ondelete="CASCADE"), primary_key=True
-    )
+    organisation_id: Mapped[int] = mapped_column(sa.ForeignKey("organisation.id", ondelete="CASCADE"), primary_key=True)
     feature_key: Mapped[str] = mapped_column(sa.String(50), primary_key=True)
     enabled_at: Mapped[datetime.datetime]
     enabled_by_user_id: Mapped[int | None] = mapped_column(sa.ForeignKey("user_account.id", ondelete="SET NULL"))

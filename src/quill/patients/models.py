@@ -13,7 +13,7 @@ LIVE_WITH_NHS_NUMBER = sa.text("nhs_number IS NOT NULL AND is_active")
 class PatientIndex(Base):
     """The last known state of a FHIR Patient, ready for lists.
 
-    ``sort_name`` orders the list (family, then given, folded); ``search_text`` holds every name and identifier folded;
+    ``sort_name`` orders the list (family, then given, folded); ``search_text`` holds every name folded;
     ``document`` is the resource as the store returned it. ``is_active`` is Quill's own: a deactivated patient leaves the
     lists and takes no new entries.
     """

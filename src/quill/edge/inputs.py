@@ -1,0 +1,150 @@
+"""Rules for what comes in: unknown fields and query parameters are refused, text holds nothing a store cannot keep."""
+
+from typing import Annotated, Any
+
+from fastapi import Depends, Header, Query, Request
+from fastapi.dependencies.models import Dependant
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, StringConstraints, model_validator
+from pydantic_core import PydanticCustomError
+
+from quill.edge.problems import printable
+from quill.errors import Unprocessable
+from quill.kit.paging import MAXIMUM_ROWS, PageRequest
+
+DEEPEST_NESTING = 32
+"""No body of ours nests half as deep; a deeper one is an attack or a mistake."""
+
+
+def check_storable(value: object, depth: int = 0) -> None:
+    """Refuse what no store keeps faithfully: NUL characters, lone surrogates, absurd nesting.
+
+    Raises:
+        PydanticCustomError: which of these it is; rendered as 422.
+    """
+    if depth > DEEPEST_NESTING:
+        raise PydanticCustomError("nesting_too_deep", "The value is nested too deeply")
+    if isinstance(value, str):
+        _check_text(value)
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            _check_text(str(key))
+            check_storable(item, depth + 1)
+    elif isinstance(value, list):
+        for item in value:
+            check_storable(item, depth + 1)
+
+
+def _check_text(text: str) -> None:
+    if "\x00" in text:
+        raise PydanticCustomError("nul_character", "Text must not hold a NUL character")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise PydanticCustomError("lone_surrogate", "Text must be valid Unicode") from error
+
+
+class Input(BaseModel):
+    """Parent of all request bodies: unknown fields are refused, and so is text that cannot be stored."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _check_storable(cls, data: Any) -> Any:
+        check_storable(data)
+        return data
+
+
+def blank_as_absent(value: object) -> object:
+    """Return ``None`` for a blank string: browser forms send ``""`` for a field left empty."""
+    return None if isinstance(value, str) and not value.strip() else value
+
+
+Trimmed = Annotated[str, StringConstraints(strip_whitespace=True)]
+Line = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=255)]
+"""One line of text, trimmed, not blank, at most 255 characters."""
+OptionalLine = Annotated[Line | None, BeforeValidator(blank_as_absent)]
+"""A line, or nothing; blank counts as nothing."""
+
+
+async def refuse_unknown_query(request: Request) -> None:
+    """Refuse a query parameter the route does not know, which is most often a misspelt filter.
+
+    Raises:
+        RequestValidationError: 422, naming the parameter.
+    """
+    if not request.query_params:
+        return
+    known = _known_query(request.scope["route"].dependant)
+    unknown = [name for name in request.query_params if name not in known]
+    if unknown:
+        raise RequestValidationError(
+            [
+                {"loc": ("query", printable(name)), "msg": "Unknown query parameter", "type": "extra_forbidden"}
+                for name in unknown
+            ]
+        )
+
+
+def _known_query(dependant: Dependant) -> set[str]:
+    names = {field.alias for field in dependant.query_params}
+    for inner in dependant.dependencies:
+        names |= _known_query(inner)
+    return names
+
+
+async def _page_request(
+    limit: Annotated[int, Query(ge=1, le=MAXIMUM_ROWS, description="Rows wanted.")] = MAXIMUM_ROWS,
+    cursor: Annotated[
+        str | None, Query(max_length=1024, description="`next_cursor` of the page before; opaque.")
+    ] = None,
+) -> PageRequest:
+    return PageRequest(limit=limit, cursor=cursor or None)
+
+
+PageQuery = Annotated[PageRequest, Depends(_page_request)]
+"""``limit`` and ``cursor`` of a list."""
+
+
+def parse_if_match(value: str | None) -> int | None:
+    """Return the version an ``If-Match`` header names, or ``None`` when it is absent or ``*``.
+
+    Raises:
+        Unprocessable: 422, the header is not one of our entity tags.
+    """
+    if value is None or value.strip() == "*":
+        return None
+    text = value.strip().removeprefix("W/").strip('"')
+    if not (text.isascii() and text.isdecimal()) or not 0 < int(text[:18]) < 2**31:
+        raise Unprocessable(
+            "If-Match must be an ETag this API gave",
+            errors=[{"loc": ["header", "if-match"], "msg": "Not one of our entity tags", "type": "invalid_etag"}],
+        )
+    return int(text)
+
+
+async def _if_match(
+    if_match: Annotated[str | None, Header(max_length=64, description="`ETag` of the version this replaces.")] = None,
+) -> int | None:
+    return parse_if_match(if_match)
+
+
+IfMatch = Annotated[int | None, Depends(_if_match)]
+"""The version an edit replaces, if the caller said so."""
+
+IdempotencyKey = Annotated[
+    str | None,
+    Header(
+        min_length=1,
+        max_length=255,
+        pattern=r"^[\x21-\x7e]+$",
+        description="Repeat it to repeat the call safely: the first result is answered again.",
+    ),
+]
+"""The caller's own key for this write (``Idempotency-Key``)."""
+
+
+def etag(version: int) -> str:
+    """Return the weak entity tag of a version (RFC 9110, section 8.8.3; FHIR R4, http, ``versionId``)."""
+    return f'W/"{version}"'

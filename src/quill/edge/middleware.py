@@ -1,0 +1,150 @@
+"""What every request passes first and every answer last.
+
+Gives the request its id, works out where it came from, refuses pages of other sites, sets the security headers, writes
+one log line with the route's template (never its path, which names patients), and answers what nobody foresaw.
+"""
+
+import ipaddress
+import re
+from collections.abc import Sequence
+from urllib.parse import urlsplit
+
+import structlog
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from quill.edge.problems import problem_response
+from quill.errors import ForeignOrigin, QuillError, Unprocessable
+from quill.kit import clock, ids
+from quill.kit.logs import where
+
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
+"""RFC 9110, section 9.2.1."""
+
+SECURITY_HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+}
+"""OWASP HTTP Headers Cheat Sheet; the API serves data, so its content policy allows nothing."""
+
+STRICT_TRANSPORT = "max-age=63072000; includeSubDomains"
+
+_GIVEN_REQUEST_ID = re.compile(r"[A-Za-z0-9\-]{8,64}")
+
+log = structlog.get_logger()
+
+
+class Edge:
+    """The outermost layer of the application.
+
+    Args:
+        app: what is inside.
+        public_url: where people reach Quill; its origin is ours.
+        allowed_origins: other origins whose pages may call.
+        trusted_proxies: addresses or networks whose ``X-Forwarded-For`` is believed.
+    """
+
+    def __init__(
+        self, app: ASGIApp, *, public_url: str, allowed_origins: Sequence[str], trusted_proxies: Sequence[str]
+    ) -> None:
+        self.app = app
+        self.is_https = urlsplit(public_url).scheme == "https"
+        parts = urlsplit(public_url)
+        self.allowed_origins = {f"{parts.scheme}://{parts.netloc}", *allowed_origins}
+        self.trusted_proxies = [ipaddress.ip_network(entry, strict=False) for entry in trusted_proxies]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request in and its answer out."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        given = headers.get("x-request-id", "")
+        request_id = given if _GIVEN_REQUEST_ID.fullmatch(given) else ids.new_uuid()
+        state = scope.setdefault("state", {})
+        state["request_id"] = request_id
+        state["source"] = self._source(scope, headers)
+        started = clock.monotonic_seconds()
+        status = 0
+
+        async def send_with_headers(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                self._set_headers(MutableHeaders(scope=message), request_id)
+            await send(message)
+
+        try:
+            refusal = self._refusal(scope, headers)
+            if refusal is not None:
+                await problem_response(refusal, request_id)(scope, receive, send_with_headers)
+            else:
+                await self.app(scope, receive, send_with_headers)
+        except Exception as error:  # noqa: BLE001 - the last net: whatever it is, the caller gets an answer and the log the place
+            log.error("unforeseen", request_id=request_id, cause=where(error))
+            if status == 0:
+                await problem_response(QuillError(), request_id)(scope, receive, send_with_headers)
+            else:
+                # The answer is half sent: breaking the connection tells the caller that it is not whole.
+                raise ConnectionResetError("The answer could not be finished.") from None
+        finally:
+            log.info(
+                "request",
+                method=scope["method"],
+                route=_template(scope),
+                status=status,
+                milliseconds=round((clock.monotonic_seconds() - started) * 1000, 1),
+                request_id=request_id,
+            )
+
+    def _refusal(self, scope: Scope, headers: Headers) -> QuillError | None:
+        if "\x00" in scope["path"] or b"%00" in scope.get("query_string", b""):
+            return Unprocessable("The address holds a NUL character")
+        if scope["method"] in SAFE_METHODS:
+            return None
+        origin = headers.get("origin")
+        if origin is not None:
+            return None if self._is_ours(origin, headers) else ForeignOrigin()
+        if headers.get("sec-fetch-site", "none") not in {"same-origin", "none"}:
+            return ForeignOrigin()
+        return None
+
+    def _is_ours(self, origin: str, headers: Headers) -> bool:
+        if origin in self.allowed_origins:
+            return True
+        # A page served from the very host that is asked is ours, whatever name the host goes by in development.
+        return not self.is_https and urlsplit(origin).netloc == headers.get("host")
+
+    def _set_headers(self, headers: MutableHeaders, request_id: str) -> None:
+        headers["X-Request-ID"] = request_id
+        for name, value in SECURITY_HEADERS.items():
+            headers.setdefault(name, value)
+        headers.setdefault("Cache-Control", "no-store")
+        if self.is_https:
+            headers.setdefault("Strict-Transport-Security", STRICT_TRANSPORT)
+
+    def _source(self, scope: Scope, headers: Headers) -> str:
+        """Return the nearest address in the forwarding chain that is not one of our own proxies."""
+        client = scope.get("client")
+        source = str(client[0]) if client else "unknown"
+        chain = [hop.strip() for hop in headers.get("x-forwarded-for", "").split(",") if hop.strip()]
+        while chain and self._is_proxy(source):
+            source = chain.pop()
+        return source[:64]
+
+    def _is_proxy(self, address: str) -> bool:
+        try:
+            parsed = ipaddress.ip_address(address)
+        except ValueError:
+            return False
+        return any(parsed in network for network in self.trusted_proxies)
+
+
+def _template(scope: Scope) -> str:
+    route = scope.get("route")
+    return str(getattr(route, "path", "unmatched"))

@@ -1,0 +1,40 @@
+"""Log lines: structured, one per event, without patient data.
+
+Lines carry slugs, ids, route templates and durations. They never carry bodies, names, query strings or exception texts,
+because the text of an exception may quote what a patient wrote; ``where`` gives the place instead.
+"""
+
+import logging
+import traceback
+from typing import Literal
+
+import structlog
+
+
+def configure(level: Literal["debug", "info", "warning", "error"], *, as_json: bool) -> None:
+    """Send our own and the libraries' log lines to standard error, as JSON or for people."""
+    renderer = structlog.processors.JSONRenderer() if as_json else structlog.dev.ConsoleRenderer(colors=False)
+    number = logging.getLevelNamesMapping()[level.upper()]
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(number),
+        logger_factory=structlog.WriteLoggerFactory(),
+        cache_logger_on_first_use=False,
+    )
+    logging.basicConfig(level=max(number, logging.WARNING), format="%(levelname)s %(name)s %(message)s", force=True)
+
+
+def where(error: BaseException) -> str:
+    """Return the kind of an error, the kinds that caused it, and the places it came through; never its text."""
+    kinds: list[str] = []
+    link: BaseException | None = error
+    while link is not None and len(kinds) < 5:
+        kinds.append(type(link).__name__)
+        link = link.__cause__ or link.__context__
+    frames = traceback.extract_tb(error.__traceback__)[-6:]
+    places = " > ".join(f"{frame.filename.rsplit('/', 1)[-1]}:{frame.lineno}:{frame.name}" for frame in frames)
+    return f"{' from '.join(kinds)} at {places}"
