@@ -49,8 +49,8 @@ def letter(**changes: object) -> Document:
     author_name=texts,
     author_id=st.integers(min_value=1, max_value=2**63 - 1),
     started_at=st.datetimes(
-        min_value=datetime.datetime.min.replace(year=1900),
-        max_value=datetime.datetime.max.replace(year=9998),
+        min_value=datetime.datetime(1900, 1, 1),  # noqa: DTZ001 - the strategy adds the zone
+        max_value=datetime.datetime(9999, 1, 1),  # noqa: DTZ001
         timezones=st.timezones(),
     ),
 )
