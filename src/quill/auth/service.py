@@ -53,6 +53,8 @@ class SignedIn:
     """A person and the login a request came with."""
 
     actor: Actor
+    full_name: str | None
+    is_totp_enabled: bool
     generation: int
     refreshed_at: datetime.datetime
     created_at: datetime.datetime
@@ -88,6 +90,8 @@ async def _signed_in(session: AsyncSession, facts: TokenFacts) -> SignedIn:
         raise InactiveUser
     return SignedIn(
         actor=identity.actor_from(row, facts.login_id),
+        full_name=row.full_name,
+        is_totp_enabled=row.is_totp_enabled,
         generation=row.generation,
         refreshed_at=row.refreshed_at,
         created_at=row.login_created_at,
