@@ -5,7 +5,6 @@ PYTHON ?= $(shell for name in python3 python3.14 python3.13 python3.12 python3.1
 BIN := .venv/bin
 HOST ?= 127.0.0.1
 PORT ?= 8000
-export QUILL_DATA_DIR ?= data
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 COMPILE := uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --quiet \
@@ -21,6 +20,7 @@ help:
 	@echo
 
 ##@ Use
+run: export QUILL_DATA_DIR ?= data
 run: .venv/.run-stamp ## serve a demo clinic on http://127.0.0.1:8000 (HOST=, PORT=, QUILL_DATA_DIR=)
 	@exec $(BIN)/quill serve --demo --host $(HOST) --port $(PORT)
 
