@@ -55,14 +55,16 @@ def _document(app: FastAPI) -> dict[str, Any]:
     for context in iter_route_contexts(app.routes):
         route = context.original_route if hasattr(context, "original_route") else context
         if isinstance(route, APIRoute) and route.include_in_schema:
-            for method in route.methods:
+            for method in route.methods or ():
                 _complete(document["paths"][route.path][method.lower()], guards_of(route.dependant))
     return document
 
 
 def guards_of(dependant: Dependant) -> list[Guard | PublicMark]:
     """Return the guards and public marks among a route's dependencies."""
-    found = [inner.call for inner in dependant.dependencies if isinstance(inner.call, Guard | PublicMark)]
+    found: list[Guard | PublicMark] = [
+        inner.call for inner in dependant.dependencies if isinstance(inner.call, Guard | PublicMark)
+    ]
     for inner in dependant.dependencies:
         found += guards_of(inner)
     return found

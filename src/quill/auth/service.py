@@ -167,7 +167,7 @@ def _record_failure(unit: Unit, credentials: Credentials | None, *, is_right: bo
     else:
         reason = "disabled"
     subject = f"user:{credentials.user_id}" if credentials else None
-    audit.record_refusal(unit, None, Act.SIGN_IN_FAIL, reason=reason, subject=subject)
+    audit.record_refusal(unit, None, Act.SIGN_IN, reason=reason, subject=subject)
 
 
 async def open_login(unit: Unit, auth: Authenticator, user_id: UserId, *, user_agent: str) -> Grant:
@@ -192,7 +192,7 @@ async def open_login(unit: Unit, auth: Authenticator, user_id: UserId, *, user_a
     )
     unit.session.add(login)
     await unit.session.flush()
-    audit.record(unit, actor, Act.SIGN_IN_SUCCEED, subject=f"login:{login.id}")
+    audit.record(unit, actor, Act.SIGN_IN, subject=f"login:{login.id}")
     return Grant(actor, TokenFacts(user_id, LoginId(login.id), login.generation))
 
 

@@ -19,7 +19,7 @@ SEPARATOR = "\n"
 """Between aggregated names; no role name holds a line break."""
 
 
-def person_select() -> sa.Select[Any]:
+def person_select() -> sa.Select[*tuple[Any, ...]]:
     """Return a select of everything that makes an actor, one row per person and one statement in all."""
     roles = (
         sa.select(sa.func.aggregate_strings(UserRole.role, SEPARATOR))
@@ -57,7 +57,7 @@ def person_select() -> sa.Select[Any]:
     )
 
 
-def by_username(folded: str) -> sa.Select[Any]:
+def by_username(folded: str) -> sa.Select[*tuple[Any, ...]]:
     """Return the select of what sign-in needs to know about a username."""
     return sa.select(
         UserAccount.id,
@@ -74,9 +74,9 @@ async def lock_person(session: AsyncSession, user_id: UserId) -> UserAccount | N
     return await session.get(UserAccount, user_id, with_for_update=True, populate_existing=True)
 
 
-def related_patients(actor: Actor) -> sa.Select[tuple[str]]:
+def related_patients(actor: Actor) -> sa.Select[str]:
     """Return the ids of the patients an actor is related to: own record, shared organisations, active grants."""
-    branches: list[sa.Select[tuple[str]]] = []
+    branches: list[sa.Select[str]] = []
     if actor.organisation_ids:
         branches.append(
             sa.select(OrganisationPatientMember.patient_id).where(
