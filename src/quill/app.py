@@ -28,6 +28,7 @@ from quill.health.service import HealthMonitor
 from quill.intents import service as intents
 from quill.kit.database import Database
 from quill.kit.logs import where
+from quill.patients.service import KIND as PATIENT_KIND
 from quill.settings import Settings
 from quill.unit import Services
 
@@ -41,7 +42,8 @@ DOCS_CONTENT_POLICY = (
 
 ROUTERS = (health_router, accounts_router)
 
-KINDS: Mapping[str, intents.Kind] = {}
+KINDS: Mapping[str, intents.Kind] = {kind.name: kind for kind in (PATIENT_KIND,)}
+"""What the sweep knows how to finish."""
 
 log = structlog.get_logger()
 
@@ -156,5 +158,3 @@ def _add_interactive_pages(app: FastAPI) -> None:
 
     app.include_router(router)
     app.mount("/api/docs/static", StaticFiles(directory=str(swagger_ui_bundle.swagger_ui_path)), name="docs-static")
-
-

@@ -76,7 +76,9 @@ def _complete(operation: dict[str, Any], guards: list[Guard | PublicMark]) -> No
     if guard is not None:
         operation["security"] = [{"login": [], "csrf": []}] if guard.writes else [{"login": []}]
         _answer(responses, "401", "`not_authenticated`, `invalid_token`, `inactive_user`")
-        _answer(responses, "403", "`csrf_failed`, `foreign_origin`, `role_missing`, `competency_missing`, `level_missing`")
+        _answer(
+            responses, "403", "`csrf_failed`, `foreign_origin`, `role_missing`, `competency_missing`, `level_missing`"
+        )
     for entry in responses.values():
         if "application/json" in entry.get("content", {}) and "Problem" in str(entry["content"]["application/json"]):
             entry["content"] = {PROBLEM_MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}

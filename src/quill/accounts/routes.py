@@ -76,9 +76,7 @@ async def refresh(request: Request, unit: UnitDep, authenticator: AuthenticatorD
 )
 async def logout(request: Request, unit: UnitDep, authenticator: AuthenticatorDep, response: Response) -> DetailOut:
     """End this login: its access and refresh tokens are worth nothing from the next request on."""
-    await auth.sign_out(
-        unit, authenticator, cookies.access_token_of(request), cookies.csrf_tokens_of(request)
-    )
+    await auth.sign_out(unit, authenticator, cookies.access_token_of(request), cookies.csrf_tokens_of(request))
     cookies.clear_login(response, unit.settings)
     return DetailOut(detail="ok")
 
@@ -100,5 +98,3 @@ async def me(actor: SignedInReader, reader: ReaderDep, request: Request) -> MeOu
         competencies=sorted(actor.competencies),
         fhir_patient_id=actor.patient_id,
     )
-
-
