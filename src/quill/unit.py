@@ -115,9 +115,11 @@ class Unit(Reader):
         await self.session.commit()
 
     async def _commit(self) -> None:
-        if self.audit_rows:
-            await self.services.recorder.insert(self.session, self.audit_rows)
+        if rows := [*self.audit_rows, *self.refusal_rows]:
+            await self.services.recorder.insert(self.session, rows)
         await self.session.commit()
+        # They are durable; should a callback fail, they must not be written again.
+        self.refusal_rows.clear()
         callbacks, self._after_commit = self._after_commit, []
         for callback in callbacks:
             await callback()

@@ -1,0 +1,1 @@
+"""The suite: folders as under ``src/quill``, and ``contracts``, ``guarantees`` and ``live``."""
