@@ -35,6 +35,10 @@ class AuditRecorder(Protocol):
         """
         ...
 
+    async def stop(self) -> None:
+        """Return when everything given so far is durable; takes nothing more."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Services:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from quill.audit import queries, seals
@@ -49,6 +50,18 @@ async def test_an_empty_trail_has_no_seal(database: Database, anchor_file: Path)
     assert await seal_pending(database, anchor_file) == 0
     assert await number_of(database, "audit_seal") == 0
     assert (await verify(database)).is_intact
+
+
+async def test_sealing_only_ever_reads_and_inserts(database: Database, anchor_file: Path) -> None:
+    verbs: set[str] = set()
+
+    def note(_connection: object, _cursor: object, statement: str, *_rest: object) -> None:
+        verbs.add(statement.split()[0])
+
+    await write(database, 5)
+    event.listen(database.engine.sync_engine, "before_cursor_execute", note)
+    await seal_pending(database, anchor_file)
+    assert verbs == {"SELECT", "INSERT", "BEGIN"}
 
 
 async def test_two_sealers_at_once_seal_every_event_once(database: Database, tmp_path: Path) -> None:

@@ -141,7 +141,7 @@ class Act(StrEnum):
 
 def record(
     reader: Reader,
-    actor: Actor,
+    actor: Actor | None,
     act: Act,
     *,
     patient_id: PatientId | None = None,

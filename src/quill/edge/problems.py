@@ -73,23 +73,21 @@ def problem_response(error: QuillError, request_id: str) -> JSONResponse:
 
 def install(app: FastAPI) -> None:
     """Answer every error of the application as a problem document."""
-    app.add_exception_handler(QuillError, _on_quill_error)
-    app.add_exception_handler(RequestValidationError, _on_invalid)
-    app.add_exception_handler(BadCursor, _on_bad_cursor)
-    app.add_exception_handler(HTTPException, _on_http_exception)
-    app.add_exception_handler(sa_exc.SQLAlchemyError, _on_database_error)
-    app.add_exception_handler(OSError, _on_connection_error)
+    app.exception_handler(QuillError)(_on_quill_error)
+    app.exception_handler(RequestValidationError)(_on_invalid)
+    app.exception_handler(BadCursor)(_on_bad_cursor)
+    app.exception_handler(HTTPException)(_on_http_exception)
+    app.exception_handler(sa_exc.SQLAlchemyError)(_on_database_error)
+    app.exception_handler(OSError)(_on_connection_error)
 
 
-async def _on_quill_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, QuillError)
+async def _on_quill_error(request: Request, error: QuillError) -> Response:
     if error.status >= 500:
         log.warning("unavailable", code=error.code, request_id=request_id_of(request), cause=where(error))
     return problem_response(error, request_id_of(request))
 
 
-async def _on_invalid(request: Request, error: Exception) -> Response:
-    assert isinstance(error, RequestValidationError)
+async def _on_invalid(request: Request, error: RequestValidationError) -> Response:
     return problem_response(Unprocessable(errors=[_field_error(e) for e in error.errors()]), request_id_of(request))
 
 
@@ -101,8 +99,7 @@ async def _on_bad_cursor(request: Request, error: Exception) -> Response:
     return problem_response(found, request_id_of(request))
 
 
-async def _on_http_exception(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
+async def _on_http_exception(request: Request, error: HTTPException) -> Response:
     response = problem_response(_from_http_exception(error), request_id_of(request))
     response.headers.update(error.headers or {})
     return response

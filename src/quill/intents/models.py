@@ -11,8 +11,8 @@ from quill.kit.database import Base
 class Intent(Base):
     """One clinical write, from its announcement to its end.
 
-    ``state`` is ``pending``, ``done``, ``refused`` (the store refuses it for good) or ``abandoned`` (the caller was
-    told it failed and nothing had landed). ``payload`` is emptied when the intent closes: the record itself is the copy.
+    ``state`` is ``pending``, ``done``, ``refused`` (the store refuses it for good) or ``abandoned`` (the caller
+    was told it failed and nothing had landed). ``payload`` is emptied when the intent closes: the record itself is the copy.
     """
 
     __tablename__ = "intent"

@@ -14,8 +14,8 @@ class PatientIndex(Base):
     """The last known state of a FHIR Patient, ready for lists.
 
     ``sort_name`` orders the list (family, then given, folded); ``search_text`` holds every name folded;
-    ``document`` is the resource as the store returned it. ``is_active`` is Quill's own: a deactivated patient leaves the
-    lists and takes no new entries.
+    ``document`` is the resource as the store returned it. ``is_active`` is Quill's own: a deactivated patient leaves
+    the lists and takes no new entries.
     """
 
     __tablename__ = "patient_index"

@@ -1,73 +1,6 @@
-"""Every error Quill answers with, in one tree.
+"""What a request may be refused for: everything below 500, one class for each reason."""
 
-QuillError
-├── BadRequest 400                 the request was understood and is wrong
-│   ├── InvalidCredentials         sign-in refused, always the same words
-│   ├── TwoFactorRequired · InvalidTotp · NoTotpSecret
-│   ├── MissingFields · PasswordTooShort · PasswordTooCommon
-│   ├── UsernameTaken · EmailTaken · CurrentPasswordWrong
-│   ├── InvalidResetToken · InvalidInviteToken
-│   ├── OrganisationUnknown · OrganisationTypeUnknown · NotStaffLevel
-│   └── PermissionLevelUnknown · NoSubscribers
-├── Unauthenticated 401            nobody is signed in, or no longer
-├── Forbidden 403                  signed in, inside the scope, not allowed
-│   ├── CsrfFailed · ForeignOrigin · ReauthenticationRequired
-│   └── RoleMissing · CompetencyMissing · LevelMissing
-├── NotFound 404                   absent, or not yours: the same answer
-├── Conflict 409                   the state of things refuses it
-│   ├── UsernameHeld · AlreadyMember · PatientExists · NhsNumberTaken · PatientDeactivated
-│   ├── ConversationClosed · PatientHasNoAccount · PatientAlreadyLinked · TotpAlreadyEnabled
-│   └── RequestInProgress · IdempotencyKeyReused
-├── Gone 410                       it was, and will not be again
-├── StaleEdit 412                  edited by someone else since it was read
-├── BodyTooLarge 413 · UnsupportedMediaType 415
-├── Unprocessable 422              malformed input, never the input itself
-├── TooManyRequests 429            with Retry-After
-└── Unavailable 503 / 502          a part of the house does not answer: never "no data"
-    ├── FhirUnavailable · OpenEhrUnavailable · DatabaseUnavailable · AuditUnavailable · Overloaded
-    ├── ClinicalServicesDisabled
-    └── FhirRefused · OpenEhrRefused   502, the other side gave a wrong answer
-
-``status`` and ``code`` belong to the class, a code is never reused, and ``detail`` is one readable sentence that holds
-no patient data. ``docs/reference/errors.md`` is generated from this file.
-"""
-
-from collections.abc import Mapping
-from typing import Any, ClassVar
-
-
-class QuillError(Exception):
-    """Parent of all errors that have an answer.
-
-    Args:
-        detail: one sentence for the person; the class's own sentence when left out.
-        retry_after_seconds: when trying again may help; sent as ``Retry-After``.
-        facts: extra members of the problem document; ids and field names only, never patient data.
-    """
-
-    status: ClassVar[int] = 500
-    code: ClassVar[str] = "internal_error"
-    title: ClassVar[str] = "Internal server error"
-    sentence: ClassVar[str] = "Something went wrong on our side."
-    default_retry_after_seconds: ClassVar[int | None] = None
-
-    def __init__(
-        self,
-        detail: str | None = None,
-        *,
-        retry_after_seconds: int | None = None,
-        facts: Mapping[str, Any] | None = None,
-    ) -> None:
-        self.detail = detail or self.sentence
-        self.retry_after_seconds = retry_after_seconds or self.default_retry_after_seconds
-        self.facts = dict(facts or {})
-        super().__init__(self.detail)
-
-
-class BadRequest(QuillError):
-    """The request was understood and is wrong."""
-
-    status, code, title, sentence = 400, "bad_request", "Bad request", "The request is not valid."
+from quill.errors.kinds import BadRequest, Conflict, Forbidden, NotFound, Unauthenticated, Unprocessable
 
 
 class InvalidCredentials(BadRequest):
@@ -176,12 +109,6 @@ class NoSubscribers(BadRequest):
     code, sentence = "no_subscribers", "No subscribers yet"
 
 
-class Unauthenticated(QuillError):
-    """Nobody is signed in, or no longer."""
-
-    status, code, title, sentence = 401, "not_authenticated", "Not authenticated", "Not authenticated"
-
-
 class InvalidToken(Unauthenticated):
     """The token is broken, expired, of the wrong kind, or its login has ended."""
 
@@ -204,12 +131,6 @@ class BadRefreshToken(Unauthenticated):
     """The refresh token is broken, expired or was used before."""
 
     code, sentence = "bad_refresh_token", "Bad refresh token"
-
-
-class Forbidden(QuillError):
-    """Signed in and inside the scope, but not allowed to do this."""
-
-    status, code, title, sentence = 403, "forbidden", "Forbidden", "Forbidden"
 
 
 class CsrfFailed(Forbidden):
@@ -249,12 +170,6 @@ class LevelMissing(Forbidden):
     """The caller's permission level is too low."""
 
     code, sentence = "level_missing", "Requires admin or superadmin permissions"
-
-
-class NotFound(QuillError):
-    """Absent, or not yours: the same answer."""
-
-    status, code, title, sentence = 404, "not_found", "Not found", "Not Found"
 
 
 class PatientNotFound(NotFound):
@@ -309,12 +224,6 @@ class LoginNotFound(NotFound):
     """No such login."""
 
     code, sentence = "login_not_found", "Login not found"
-
-
-class Conflict(QuillError):
-    """The state of things refuses it."""
-
-    status, code, title, sentence = 409, "conflict", "Conflict", "The request conflicts with what is there."
 
 
 class UsernameHeld(Conflict):
@@ -384,52 +293,6 @@ class IdempotencyKeyReused(Conflict):
     code, sentence = "idempotency_key_reused", "This Idempotency-Key was used for a different request"
 
 
-class Gone(QuillError):
-    """It was, and will not be again."""
-
-    status, code, title, sentence = 410, "gone", "Gone", "This is no longer available"
-
-
-class StaleEdit(QuillError):
-    """Edited by someone else since it was read."""
-
-    status, code, title = 412, "stale_edit", "Precondition failed"
-    sentence = "This record was changed by someone else since you read it"
-
-
-class BodyTooLarge(QuillError):
-    """The body is larger than the server takes."""
-
-    status, code, title, sentence = 413, "body_too_large", "Content too large", "The request body is too large"
-
-
-class Unprocessable(QuillError):
-    """Malformed input.
-
-    Args:
-        detail: one sentence.
-        errors: which fields are wrong and why, as ``{loc, msg, type}``; never the input itself.
-    """
-
-    status, code, title, sentence = 422, "validation_failed", "Unprocessable content", "The request is not valid"
-
-    def __init__(self, detail: str | None = None, *, errors: list[dict[str, Any]] | None = None) -> None:
-        super().__init__(detail)
-        self.errors = errors if errors is not None else [{"loc": ["body"], "msg": self.detail, "type": self.code}]
-        self.facts["errors"] = self.errors
-
-    @classmethod
-    def at(cls, place: str, message: str, *, kind: str = "value_error") -> "Unprocessable":
-        """Return the error for one field of the body.
-
-        Args:
-            place: the field's name.
-            message: what is wrong with it, without its value.
-            kind: a stable word for the kind of mistake.
-        """
-        return cls(message, errors=[{"loc": ["body", place], "msg": message, "type": kind}])
-
-
 class InvalidCursor(Unprocessable):
     """The paging cursor was not made by this list."""
 
@@ -440,70 +303,3 @@ class InvalidRecord(Unprocessable):
     """A clinical record does not meet its specification."""
 
     code, sentence = "invalid_record", "The record is not valid"
-
-
-class TooManyRequests(QuillError):
-    """Asked too often."""
-
-    status, code, title, sentence = 429, "too_many_requests", "Too many requests", "Too many attempts; try again later"
-    default_retry_after_seconds = 60
-
-
-class Unavailable(QuillError):
-    """A part of the house does not answer. Never to be read as "there is nothing"."""
-
-    status, code, title, sentence = 503, "unavailable", "Service unavailable", "The service is not available right now"
-    default_retry_after_seconds: ClassVar[int | None] = 5
-
-
-class FhirUnavailable(Unavailable):
-    """The FHIR store is unreachable, too slow, or known to be down."""
-
-    code, sentence = "fhir_unavailable", "The patient record store is not available right now"
-
-
-class OpenEhrUnavailable(Unavailable):
-    """The openEHR store is unreachable, too slow, or known to be down."""
-
-    code, sentence = "openehr_unavailable", "The letter store is not available right now"
-
-
-class DatabaseUnavailable(Unavailable):
-    """The application database does not answer."""
-
-    code, sentence = "database_unavailable", "The database is not available right now"
-
-
-class AuditUnavailable(Unavailable):
-    """The audit row could not be written, so the act was not done."""
-
-    code, sentence = "audit_unavailable", "The audit trail is not available right now"
-
-
-class Overloaded(Unavailable):
-    """Too much of this work is waiting already."""
-
-    code, sentence = "overloaded", "The server is busy; try again shortly"
-
-
-class ClinicalServicesDisabled(Unavailable):
-    """This deployment runs without clinical services."""
-
-    code, sentence = "clinical_services_disabled", "Clinical services are not available in this deployment"
-    default_retry_after_seconds = None
-
-
-class FhirRefused(Unavailable):
-    """The FHIR store gave a wrong answer."""
-
-    status, code, title = 502, "fhir_refused", "Bad gateway"
-    sentence = "Failed to create message in clinical store"
-    default_retry_after_seconds = None
-
-
-class OpenEhrRefused(Unavailable):
-    """The openEHR store gave a wrong answer."""
-
-    status, code, title = 502, "openehr_refused", "Bad gateway"
-    sentence = "The letter store gave an unexpected answer"
-    default_retry_after_seconds = None

@@ -1,0 +1,122 @@
+"""The one decision about a person and a patient, and the checks of level, role and competency."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from quill.actor import Actor, Level
+from quill.audit import service as audit
+from quill.audit.service import Act
+from quill.errors import CompetencyMissing, LevelMissing, NotFound, PatientNotFound, QuillError, RoleMissing
+from quill.identity import service as identity
+from quill.kit.ids import PatientId
+from quill.unit import Reader
+
+
+class Relationship(StrEnum):
+    """What ties an actor to a patient."""
+
+    OWN_RECORD = "own_record"
+    SHARED_ORGANISATION = "shared_organisation"
+    EXTERNAL_GRANT = "external_grant"
+    ADMIN = "admin"
+
+
+@dataclass(frozen=True, slots=True)
+class Requirement:
+    """What a call needs besides a login.
+
+    Attributes:
+        level: at least this permission level.
+        level_sentence: the words for a missing level where the wire wants particular ones.
+        role: a role that must be held.
+        competency: a competency that must be held.
+        admin_suffices: whether admins need neither the role nor the competency.
+        is_clinical: whether it needs the clinical services to be switched on.
+    """
+
+    level: Level = Level.PATIENT
+    level_sentence: str | None = None
+    role: str | None = None
+    competency: str | None = None
+    admin_suffices: bool = False
+    is_clinical: bool = False
+
+
+async def find_relationship(session: AsyncSession, actor: Actor, patient_id: PatientId) -> Relationship | None:
+    """Return what ties an actor to a patient, or ``None`` for an outsider.
+
+    The only place this is decided. Whether the patient exists is not asked here: an outsider learns nothing about that.
+    """
+    if actor.is_admin:
+        return Relationship.ADMIN
+    if actor.patient_id is not None and actor.patient_id == patient_id:
+        return Relationship.OWN_RECORD
+    shares, holds = await identity.relationships(session, actor, patient_id)
+    if shares:
+        return Relationship.SHARED_ORGANISATION
+    if holds:
+        return Relationship.EXTERNAL_GRANT
+    return None
+
+
+def missing_right(actor: Actor, requirement: Requirement) -> QuillError | None:
+    """Return the refusal for the first right an actor lacks, or ``None`` when nothing is lacking."""
+    if not actor.level.reaches(requirement.level):
+        return LevelMissing(requirement.level_sentence)
+    if requirement.admin_suffices and actor.is_admin:
+        return None
+    if requirement.role is not None and requirement.role not in actor.roles:
+        return RoleMissing()
+    if requirement.competency is not None and requirement.competency not in actor.competencies:
+        return CompetencyMissing(requirement.competency)
+    return None
+
+
+def check_rights(
+    reader: Reader, actor: Actor, requirement: Requirement, *, patient_id: PatientId | None = None
+) -> None:
+    """Refuse an actor who lacks a right, and leave that in the audit trail.
+
+    Raises:
+        Forbidden: 403, naming what is missing.
+    """
+    refusal = missing_right(actor, requirement)
+    if refusal is not None:
+        audit.record_refusal(reader, actor, Act.ACCESS_CHECK, reason=refusal.code, patient_id=patient_id)
+        raise refusal
+
+
+async def check_patient(
+    reader: Reader,
+    session: AsyncSession,
+    actor: Actor,
+    patient_id: PatientId,
+    requirement: Requirement,
+    *,
+    absent: type[NotFound] = PatientNotFound,
+) -> Relationship:
+    """Refuse an actor outside a patient's circle, then one inside it without the right.
+
+    Args:
+        reader: where a refusal is recorded.
+        session: where to look; autocommit for guards, the unit's own for services.
+        actor: who wants something.
+        patient_id: about whom.
+        requirement: what it needs.
+        absent: the 404 that an outsider gets.
+
+    Returns:
+        What ties the actor to the patient.
+
+    Raises:
+        NotFound: 404, an outsider; as if there were nothing.
+        Forbidden: 403, an insider without the right.
+    """
+    relationship = await find_relationship(session, actor, patient_id)
+    if relationship is None:
+        audit.record_refusal(reader, actor, Act.ACCESS_CHECK, reason="no_relationship", patient_id=patient_id)
+        raise absent
+    check_rights(reader, actor, requirement, patient_id=patient_id)
+    return relationship

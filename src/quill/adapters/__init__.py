@@ -1,0 +1,1 @@
+"""What stands behind the ports. Only the assembly imports from here."""

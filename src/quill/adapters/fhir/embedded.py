@@ -1,0 +1,297 @@
+"""The embedded FHIR store: versioned resources in tables of the application database.
+
+Every write belongs to the transaction of the session it is given; committing is the business of whoever opened it.
+"""
+
+import datetime
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, cast
+
+import msgspec
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from quill.adapters.fhir import queries
+from quill.adapters.fhir.models import FhirResource, FhirResourceVersion, FhirSearchKey
+from quill.adapters.fhir.search_keys import NOTHING, SearchKeys, search_keys_of
+from quill.errors import FhirUnavailable, InvalidCursor, InvalidRecord, StaleEdit
+from quill.kit import clock
+from quill.kit.documents import Document, dumps, loads
+from quill.kit.ids import is_fhir_id
+from quill.kit.paging import BadCursor, PageRequest, cursor_of
+from quill.ports.fhir import ResourcePage, ResourceType, SearchQuery, StoredResource
+from quill.ports.fhir_json import is_storable
+from quill.ports.fhir_resources import check_resource
+
+_RESOURCE = cast("sa.Table", FhirResource.__table__)
+_VERSION = cast("sa.Table", FhirResourceVersion.__table__)
+_SEARCH_KEY = cast("sa.Table", FhirSearchKey.__table__)
+
+_SMALLEST_STEP = datetime.timedelta(microseconds=1)
+_EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
+_OWN_META = ("versionId", "lastUpdated")
+
+_comparing_encoder = msgspec.json.Encoder(decimal_format="number", order="deterministic")
+
+
+class EmbeddedFhirStore:
+    """A FHIR R4 store in the application database; keeps the promises of ``quill.ports.fhir.FhirStore``.
+
+    Args:
+        session: the unit's session; reads see what it wrote, writes are kept when it commits.
+    """
+
+    def __init__(self, session: AsyncSession) -> None:
+        self._session = session
+
+    @property
+    def joins_transaction(self) -> bool:
+        """Writes belong to the session's own transaction."""
+        return True
+
+    async def find(self, resource_type: ResourceType, resource_id: str) -> StoredResource | None:
+        """Return the current version, or ``None`` when it never was or is deleted."""
+        if not is_fhir_id(resource_id):
+            return None
+        row = await self._first(queries.current(resource_type, resource_id))
+        return None if row is None or row.is_deleted else _stored(resource_type, row)
+
+    async def write(self, document: Document, *, if_match: int | None = None) -> StoredResource:
+        """Write a resource under the id it carries; the same content again makes no new version.
+
+        A resource that does not exist is written with three statements, a change with four, two more when what the
+        resource is found by changes.
+
+        Raises:
+            StaleEdit: 412, the current version is not ``if_match``.
+            InvalidRecord: 422, the resource breaks its specification.
+        """
+        check_resource(document)
+        if not if_match:
+            created = await self._insert(document)
+            if created is not None:
+                return created
+        resource_type, resource_id = document["resourceType"], document["id"]
+        row = await self._first(queries.lock_current(resource_type, resource_id))
+        if row is None:
+            raise StaleEdit
+        _check_version(row, if_match)
+        if not row.is_deleted:
+            before = loads(row.document)
+            if _content(before) == _content(document):
+                return _stored(resource_type, row)
+            keys_before = search_keys_of(before)
+        else:
+            keys_before = NOTHING
+        stored = _next_version(document, row)
+        await self._replace(stored, keys_before, search_keys_of(document))
+        return stored
+
+    async def create_unless(self, document: Document, *, identifier: str) -> tuple[StoredResource, bool]:
+        """Write a resource unless exactly one of its type holds the identifier (``system|value``) already.
+
+        Raises:
+            StaleEdit: 412, several resources hold the identifier, or another resource has the document's id.
+            InvalidRecord: 422, the resource breaks its specification.
+        """
+        check_resource(document)
+        resource_type = document["resourceType"]
+        if not is_storable(identifier):
+            raise InvalidRecord("The identifier is not a text that can be stored")
+        await self._serialise_creation(f"{resource_type}?{identifier}")
+        holders = await self._all(queries.matching(resource_type, SearchQuery(identifier=identifier)).limit(2))
+        if len(holders) > 1:
+            raise StaleEdit("More than one record holds this identifier")
+        if holders:
+            return _stored(resource_type, holders[0]), False
+        return await self.write(document, if_match=0), True
+
+    async def search(
+        self, resource_type: ResourceType, query: SearchQuery, *, limit: int = 100, cursor: str | None = None
+    ) -> ResourcePage:
+        """Return one page of current resources that meet the query, by last update and id.
+
+        Raises:
+            InvalidCursor: 422, the cursor is not one of this store's.
+        """
+        after = _position(cursor)
+        if not queries.may_match(query):
+            return ResourcePage()
+        rows = await self._all(queries.page(queries.matching(resource_type, query), after, limit))
+        resources = [_stored(resource_type, row) for row in rows[:limit]]
+        more = len(rows) > limit
+        return ResourcePage(resources, _cursor_after(resources[-1]) if more else None)
+
+    async def history(self, resource_type: ResourceType, resource_id: str) -> list[StoredResource]:
+        """Return every version, newest first; a deletion is one, and holds no elements but id and meta."""
+        if not is_fhir_id(resource_id):
+            return []
+        rows = await self._all(queries.versions(resource_type, resource_id))
+        return [_stored(resource_type, row) for row in rows]
+
+    async def delete(self, resource_type: ResourceType, resource_id: str) -> None:
+        """Delete logically; the deletion is a version of its own. Harmless when nothing is there."""
+        if not is_fhir_id(resource_id):
+            return
+        row = await self._first(queries.lock_current(resource_type, resource_id))
+        if row is None or row.is_deleted:
+            return
+        bare: Document = {"resourceType": resource_type, "id": resource_id}
+        await self._replace(_next_version(bare, row, is_deleted=True), search_keys_of(loads(row.document)), NOTHING)
+
+    async def ping(self) -> None:
+        """Return when the tables can be read."""
+        with _translated():
+            await self._session.execute(queries.any_resource())
+
+    async def _insert(self, document: Document) -> StoredResource | None:
+        """Write the first version; ``None`` when the id is taken, by a deleted resource too."""
+        stored = _first_version(document)
+        keys = search_keys_of(document)
+        row = _current_row(stored, keys)
+        with _translated():
+            dialect = self._session.get_bind().dialect.name
+            insert = postgresql.insert if dialect == "postgresql" else sqlite.insert
+            # A writer who comes second waits here for the first one's transaction, then inserts nothing.
+            result = await self._session.execute(
+                insert(_RESOURCE).on_conflict_do_nothing(), row, execution_options={"preserve_rowcount": True}
+            )
+            if cast("sa.CursorResult[Any]", result).rowcount == 0:
+                return None
+            await self._session.execute(sa.insert(_VERSION), _version_row(stored))
+            if keys.many:
+                await self._session.execute(sa.insert(_SEARCH_KEY), _key_rows(stored, keys))
+        return stored
+
+    async def _replace(self, stored: StoredResource, before: SearchKeys, after: SearchKeys) -> None:
+        """Write the next version of a resource whose row is locked."""
+        with _translated():
+            this_one = (_RESOURCE.c.resource_type == stored.resource_type) & (_RESOURCE.c.id == stored.id)
+            await self._session.execute(sa.update(_RESOURCE).where(this_one).values(_current_row(stored, after)))
+            await self._session.execute(sa.insert(_VERSION), _version_row(stored))
+            if after.many == before.many:
+                return
+            its_keys = (_SEARCH_KEY.c.resource_type == stored.resource_type) & (_SEARCH_KEY.c.id == stored.id)
+            await self._session.execute(sa.delete(_SEARCH_KEY).where(its_keys))
+            if after.many:
+                await self._session.execute(sa.insert(_SEARCH_KEY), _key_rows(stored, after))
+
+    async def _serialise_creation(self, name: str) -> None:
+        """Let conditional creations of one identifier pass one at a time until the transaction ends.
+
+        No row exists yet that could be locked. SQLite has one writer at a time anyway.
+        """
+        with _translated():
+            if self._session.get_bind().dialect.name == "postgresql":
+                await self._session.execute(queries.lock_name(name))
+
+    async def _first(self, statement: queries.Rows) -> queries.ResourceRow | None:
+        with _translated():
+            return (await self._session.execute(statement)).first()
+
+    async def _all(self, statement: queries.Rows) -> Sequence[queries.ResourceRow]:
+        with _translated():
+            return (await self._session.execute(statement)).all()
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    """Turn trouble with the database into ``FhirUnavailable``, so that it never reads as absence."""
+    try:
+        yield
+    except (sa.exc.DBAPIError, sa.exc.TimeoutError, TimeoutError, OSError) as error:
+        raise FhirUnavailable from error
+
+
+def _check_version(row: queries.ResourceRow, if_match: int | None) -> None:
+    """Raise ``StaleEdit`` when the current version is not the one the caller replaces.
+
+    Args:
+        row: the current version.
+        if_match: the version asked for; 0 means that nothing may be there but a deletion.
+    """
+    may_replace = if_match is None or if_match == row.version or (if_match == 0 and row.is_deleted)
+    if not may_replace:
+        raise StaleEdit
+
+
+def _content(document: Document) -> bytes:
+    """Return a document's content in one order and digit for digit, without what the store itself adds to it."""
+    meta = {name: value for name, value in document.get("meta", {}).items() if name not in _OWN_META}
+    bare = {name: value for name, value in document.items() if name != "meta"}
+    return _comparing_encoder.encode({**bare, "meta": meta} if meta else bare)
+
+
+def _first_version(document: Document) -> StoredResource:
+    return _version(document, 1, clock.now(), is_deleted=False)
+
+
+def _next_version(document: Document, row: queries.ResourceRow, *, is_deleted: bool = False) -> StoredResource:
+    """Return the version after a row, later than it even when the clock stood still or went back."""
+    return _version(
+        document, row.version + 1, max(clock.now(), row.last_updated + _SMALLEST_STEP), is_deleted=is_deleted
+    )
+
+
+def _version(document: Document, version: int, instant: datetime.datetime, *, is_deleted: bool) -> StoredResource:
+    own = {"versionId": str(version), "lastUpdated": clock.rfc3339(instant)}
+    whole = {**document, "meta": {**document.get("meta", {}), **own}}
+    return StoredResource(document["resourceType"], document["id"], version, instant, whole, is_deleted)
+
+
+def _stored(resource_type: ResourceType, row: queries.ResourceRow) -> StoredResource:
+    return StoredResource(
+        resource_type, row.id, row.version, row.last_updated, loads(row.document), is_deleted=row.is_deleted
+    )
+
+
+def _version_row(stored: StoredResource) -> dict[str, Any]:
+    return {
+        "resource_type": stored.resource_type,
+        "id": stored.id,
+        "version": stored.version,
+        "last_updated": stored.last_updated,
+        "is_deleted": stored.is_deleted,
+        "document": dumps(stored.document),
+    }
+
+
+def _current_row(stored: StoredResource, keys: SearchKeys) -> dict[str, Any]:
+    return {
+        **_version_row(stored),
+        "folded_names": keys.folded_names,
+        "birth_date": keys.birth_date,
+        "subject": keys.subject,
+    }
+
+
+def _key_rows(stored: StoredResource, keys: SearchKeys) -> list[dict[str, Any]]:
+    return [
+        {
+            "resource_type": stored.resource_type,
+            "id": stored.id,
+            "parameter": parameter,
+            "position": position,
+            "system": system,
+            "value": value,
+        }
+        for position, (parameter, system, value) in enumerate(keys.many)
+    ]
+
+
+def _cursor_after(stored: StoredResource) -> str:
+    return cursor_of((stored.last_updated - _EPOCH) // _SMALLEST_STEP, stored.id)
+
+
+def _position(cursor: str | None) -> queries.Position | None:
+    """Return the row a cursor continues after."""
+    try:
+        key = PageRequest(cursor=cursor).after(int, str)
+        if key is None:
+            return None
+        microseconds, resource_id = cast("tuple[int, str]", key)
+        return queries.Position(_EPOCH + microseconds * _SMALLEST_STEP, resource_id)
+    except (BadCursor, OverflowError) as error:
+        raise InvalidCursor from error

@@ -1,0 +1,115 @@
+"""Every SELECT of the embedded FHIR store."""
+
+import datetime
+from typing import NamedTuple, TypeAlias
+
+import sqlalchemy as sa
+
+from quill.adapters.fhir.models import FhirResource, FhirResourceVersion, FhirSearchKey
+from quill.adapters.fhir.search_keys import IDENTIFIER, PART_OF, key_text
+from quill.kit.database import UtcDateTime
+from quill.kit.ids import is_fhir_id
+from quill.kit.text import fold, like_pattern
+from quill.ports.fhir import SearchQuery
+from quill.ports.fhir_json import is_storable
+
+_COLUMNS = (
+    FhirResource.id,
+    FhirResource.version,
+    FhirResource.last_updated,
+    FhirResource.is_deleted,
+    FhirResource.document,
+)
+
+
+Rows: TypeAlias = sa.Select[str, int, datetime.datetime, bool, str]
+"""A selection of resources: id, version, last_updated, is_deleted, document."""
+
+ResourceRow: TypeAlias = sa.Row[str, int, datetime.datetime, bool, str]
+
+
+class Position(NamedTuple):
+    """The sort key of a row."""
+
+    last_updated: datetime.datetime
+    id: str
+
+
+def current(resource_type: str, resource_id: str) -> Rows:
+    """Select the current version, a deletion too."""
+    return sa.select(*_COLUMNS).where(FhirResource.resource_type == resource_type, FhirResource.id == resource_id)
+
+
+def lock_current(resource_type: str, resource_id: str) -> Rows:
+    """Select the current version and lock it: writers of one resource pass one at a time."""
+    return current(resource_type, resource_id).with_for_update()
+
+
+def lock_name(name: str) -> sa.Select[None]:
+    """Take a lock on a name until the transaction ends (PostgreSQL): creators of one identifier pass one at a time."""
+    return sa.select(sa.func.pg_advisory_xact_lock(sa.func.hashtextextended(name, 0)))
+
+
+def versions(resource_type: str, resource_id: str) -> Rows:
+    """Select every version, newest first."""
+    version = FhirResourceVersion
+    return (
+        sa.select(version.id, version.version, version.last_updated, version.is_deleted, version.document)
+        .where(version.resource_type == resource_type, version.id == resource_id)
+        .order_by(version.version.desc())
+    )
+
+
+def any_resource() -> sa.Select[str]:
+    """Select the id of any one resource."""
+    return sa.select(FhirResource.id).limit(1)
+
+
+def may_match(query: SearchQuery) -> bool:
+    """Tell whether any resource could meet a query: ids are ids, texts can be stored, a name has letters."""
+    ids_are_ids = all(is_fhir_id(value) for value in (query.part_of, query.subject) if value is not None)
+    names_somebody = query.name is None or fold(query.name) != ""
+    return ids_are_ids and names_somebody and is_storable(query.identifier or "")
+
+
+def matching(resource_type: str, query: SearchQuery) -> Rows:
+    """Select the current resources of a type that meet every criterion given."""
+    criteria: list[sa.ColumnElement[bool]] = []
+    if query.identifier is not None:
+        criteria.append(_holds_identifier(resource_type, query.identifier))
+    if query.part_of is not None:
+        criteria.append(_has_key(resource_type, PART_OF, FhirSearchKey.value == query.part_of))
+    if query.name is not None:
+        criteria.append(FhirResource.folded_names.like(like_pattern(fold(query.name)), escape="\\"))
+    if query.birth_date is not None:
+        criteria.append(FhirResource.birth_date == query.birth_date.isoformat())
+    if query.last_updated_from is not None:
+        criteria.append(FhirResource.last_updated >= query.last_updated_from)
+    if query.subject is not None:
+        criteria.append(FhirResource.subject == query.subject)
+    is_current = FhirResource.is_deleted.is_(False)
+    return sa.select(*_COLUMNS).where(FhirResource.resource_type == resource_type, is_current, *criteria)
+
+
+def page(statement: Rows, after: Position | None, limit: int) -> Rows:
+    """Return one page of a selection by last update and id, and one row more to tell whether it goes on."""
+    if after is not None:
+        key = sa.tuple_(FhirResource.last_updated, FhirResource.id)
+        statement = statement.where(key > sa.tuple_(sa.literal(after.last_updated, UtcDateTime()), after.id))
+    return statement.order_by(FhirResource.last_updated, FhirResource.id).limit(limit + 1)
+
+
+def _holds_identifier(resource_type: str, identifier: str) -> sa.ColumnElement[bool]:
+    system, bar, value = identifier.partition("|") if "|" in identifier else ("", "", identifier)
+    condition = FhirSearchKey.value == key_text(value)
+    if bar:
+        condition &= FhirSearchKey.system == key_text(system)
+    return _has_key(resource_type, IDENTIFIER, condition)
+
+
+def _has_key(resource_type: str, parameter: str, condition: sa.ColumnElement[bool]) -> sa.ColumnElement[bool]:
+    return FhirResource.id.in_(
+        sa.select(FhirSearchKey.id).where(
+            FhirSearchKey.resource_type == resource_type, FhirSearchKey.parameter == parameter, condition
+        )
+    )

@@ -1,0 +1,1 @@
+"""openEHR stores: ``embedded`` keeps EHRs, templates and compositions in the application database."""

@@ -1,0 +1,363 @@
+"""An openEHR store in the application database: EHRs, templates and versioned compositions.
+
+Writes belong to the session's own transaction, so a letter and what the rest of the program notes about it are kept or
+lost together.
+
+Source: openEHR REST API 1.0.2, EHR and Definition; openEHR Reference Model 1.0.4, *change_control*.
+"""
+
+import datetime
+import hashlib
+import re
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, NamedTuple, TypeAlias
+
+import msgspec
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from quill.adapters.openehr.models import Composition, Ehr, OperationalTemplate
+from quill.adapters.openehr.template import check_against, read_template
+from quill.errors import InvalidCursor, InvalidRecord, LetterNotFound, OpenEhrRefused, OpenEhrUnavailable, StaleEdit
+from quill.kit import clock, paging
+from quill.kit.database import Base, UtcDateTime
+from quill.kit.documents import Document, NotADocument, dumps, loads
+from quill.kit.ids import CompositionUid, new_uuid
+from quill.ports.openehr import CompositionPage, CompositionSummary, StoredComposition
+from quill.ports.openehr_composition import check_composition, parse_date_time
+
+_UUID = r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
+# A version number of more digits than these is none of ours, and would not fit the column.
+_UID = re.compile(rf"(?P<object>{_UUID})(?:::(?P<system>[A-Za-z0-9.\-_]{{1,255}})::(?P<version>[1-9]\d{{0,8}}))?")
+_Select: TypeAlias = sa.Select[*tuple[Any, ...]]
+_Row: TypeAlias = sa.Row[*tuple[Any, ...]]
+_NO_SYNC = {"synchronize_session": False}
+_hash_encoder = msgspec.json.Encoder(decimal_format="number", order="deterministic")
+
+
+class _Uid(NamedTuple):
+    """A uid in its parts; of an object id alone the last two are ``None``."""
+
+    object_id: str
+    system_id: str | None
+    version: int | None
+
+
+class EmbeddedOpenEhrStore:
+    """The openEHR port on the application database.
+
+    Args:
+        session: the unit's session; its owner commits.
+        system_id: the middle part of the version uids minted from now on.
+    """
+
+    def __init__(self, session: AsyncSession, system_id: str = "quill.local") -> None:
+        self._session = session
+        self._system_id = system_id
+
+    @property
+    def joins_transaction(self) -> bool:
+        """Writes belong to the unit's own transaction."""
+        return True
+
+    async def find_ehr(self, subject_id: str) -> str | None:
+        """Return the id of the patient's EHR, or ``None``."""
+        async with _store_trouble():
+            return await self._session.scalar(sa.select(Ehr.ehr_id).where(Ehr.subject_id == subject_id))
+
+    async def ensure_ehr(self, subject_id: str) -> str:
+        """Return the id of the patient's EHR, making it when there is none."""
+        found = await self.find_ehr(subject_id)
+        if found is not None:
+            return found
+        await self._add(Ehr, {"ehr_id": new_uuid(), "subject_id": subject_id, "created_at": clock.now()})
+        made = await self.find_ehr(subject_id)
+        if made is None:
+            raise OpenEhrRefused
+        return made
+
+    async def ensure_template(self, template_id: str, operational_template: str) -> None:
+        """Make sure the template is known; the one already known under this id stays as it is.
+
+        Raises:
+            InvalidRecord: 422, the text is no operational template, or that of another id.
+        """
+        if read_template(operational_template).template_id != template_id:
+            raise InvalidRecord("The template carries another id.")
+        async with _store_trouble():
+            known = sa.select(OperationalTemplate.template_id).where(OperationalTemplate.template_id == template_id)
+            is_known = await self._session.scalar(known) is not None
+        if not is_known:
+            row = {"template_id": template_id, "content": operational_template, "created_at": clock.now()}
+            await self._add(OperationalTemplate, row)
+
+    async def list_templates(self) -> list[str]:
+        """Return the ids of the known templates, sorted."""
+        async with _store_trouble():
+            # Sorted here: databases differ in how they collate text.
+            return sorted(await self._session.scalars(sa.select(OperationalTemplate.template_id)))
+
+    async def write(
+        self, ehr_id: str, document: Document, *, replacing: CompositionUid | None = None
+    ) -> StoredComposition:
+        """Commit the first or the next version of a composition; see the port for the promises.
+
+        Raises:
+            StaleEdit: 412, ``replacing`` is not the newest version, or the object id is taken by other content.
+            InvalidRecord: 422, the document breaks the specification or its template, or the template is unknown.
+            LetterNotFound: 404, ``replacing`` is no composition of this EHR.
+            OpenEhrRefused: 502, there is no such EHR.
+        """
+        check_composition(document)
+        given = _given_uid(document)
+        await self._check_template(document)
+        if replacing is None:
+            return await self._write_first(ehr_id, document, given.object_id if given else new_uuid())
+        replaced = _parse_uid(replacing)
+        if replaced is None:
+            raise LetterNotFound
+        if given is not None and given.object_id != replaced.object_id:
+            raise _wrong_uid("It is not the composition that is replaced.")
+        return await self._write_next(ehr_id, document, replaced)
+
+    async def find(self, ehr_id: str, uid: CompositionUid) -> StoredComposition | None:
+        """Return a version by version uid, or the newest by object id; ``None`` when this EHR has no such one."""
+        wanted = _parse_uid(uid)
+        if wanted is None:
+            return None
+        of_object = _versions_of(ehr_id, wanted.object_id)
+        if wanted.version is None:
+            query = of_object.where(Composition.is_latest)
+        else:
+            query = of_object.where(Composition.version == wanted.version, Composition.system_id == wanted.system_id)
+        rows = await self._rows(query)
+        return _stored(rows[0]) if rows else None
+
+    async def versions(self, ehr_id: str, uid: CompositionUid) -> list[StoredComposition]:
+        """Return every version of the composition, newest first; empty when this EHR has no such one."""
+        wanted = _parse_uid(uid)
+        if wanted is None:
+            return []
+        query = _versions_of(ehr_id, wanted.object_id).order_by(Composition.version.desc())
+        return [_stored(row) for row in await self._rows(query)]
+
+    async def list_compositions(
+        self, ehr_id: str, template_id: str, *, limit: int = 100, cursor: str | None = None
+    ) -> CompositionPage:
+        """Return one page of newest versions, newest ``started_at`` first; one without context sorts by its commit.
+
+        Raises:
+            InvalidCursor: 422, the cursor is not one of this store's.
+        """
+        limit = max(1, min(limit, paging.MAXIMUM_ROWS))
+        columns = (
+            Composition.object_id,
+            Composition.system_id,
+            Composition.version,
+            Composition.title,
+            Composition.started_at,
+            Composition.composer_name,
+        )
+        query = (
+            sa.select(*columns)
+            .where(Composition.ehr_id == ehr_id, Composition.template_id == template_id, Composition.is_latest)
+            .order_by(Composition.started_at.desc(), Composition.object_id.desc())
+            .limit(limit + 1)
+        )
+        after = _position(cursor)
+        if after is not None:
+            place = sa.tuple_(sa.literal(after[0], UtcDateTime()), sa.literal(after[1], sa.Text()))
+            query = query.where(sa.tuple_(Composition.started_at, Composition.object_id) < place)
+        rows = await self._rows(query)
+        shown = rows[:limit]
+        summaries = [
+            CompositionSummary(_version_uid(row), row.version, row.title, row.started_at, row.composer_name)
+            for row in shown
+        ]
+        if len(rows) == len(shown):
+            return CompositionPage(summaries)
+        last = shown[-1]
+        return CompositionPage(summaries, paging.cursor_of(clock.rfc3339(last.started_at), last.object_id))
+
+    async def ping(self) -> None:
+        """Return when the store answers a data read."""
+        await self._rows(sa.select(Ehr.ehr_id).limit(1))
+
+    async def _check_template(self, document: Document) -> None:
+        template_id = _template_id(document)
+        query = sa.select(OperationalTemplate.content).where(OperationalTemplate.template_id == template_id)
+        async with _store_trouble():
+            content = await self._session.scalar(query)
+        if content is None:
+            message = "No template of this id is known."
+            place = ["composition", "archetype_details", "template_id", "value"]
+            raise InvalidRecord(message, errors=[{"loc": place, "msg": message, "type": "unknown_template"}])
+        check_against(read_template(content), document)
+
+    async def _write_first(self, ehr_id: str, document: Document, object_id: str) -> StoredComposition:
+        if not await self._rows(sa.select(Ehr.ehr_id).where(Ehr.ehr_id == ehr_id)):
+            raise OpenEhrRefused("The letter store does not know the health record any more")
+        row = self._row(ehr_id, document, object_id, version=1)
+        if await self._add(Composition, row):
+            return _stored_of(row)
+        # The id is taken: a repeat of what was committed under it, or somebody else's.
+        for first in await self._rows(_versions_of(ehr_id, object_id).where(Composition.version == 1)):
+            if first.content_hash == row["content_hash"]:
+                return _stored(first)
+        raise StaleEdit
+
+    async def _write_next(self, ehr_id: str, document: Document, replaced: _Uid) -> StoredComposition:
+        """Commit the version after the replaced one, or return it when it is there already with this content."""
+        if not await self._lock_composition(ehr_id, replaced.object_id):
+            raise LetterNotFound
+        if replaced.version is None:
+            raise StaleEdit
+        row = self._row(ehr_id, document, replaced.object_id, version=replaced.version + 1)
+        pair = Composition.version.in_([replaced.version, replaced.version + 1])
+        held = {each.version: each for each in await self._rows(_versions_of(ehr_id, replaced.object_id).where(pair))}
+        previous, following = held.get(replaced.version), held.get(replaced.version + 1)
+        if previous is None or previous.system_id != replaced.system_id:
+            raise StaleEdit
+        if following is not None:
+            if following.content_hash != row["content_hash"]:
+                raise StaleEdit
+            return _stored(following)
+        async with _store_trouble():
+            was_latest = sa.update(Composition).where(
+                Composition.object_id == replaced.object_id, Composition.is_latest
+            )
+            await self._session.execute(was_latest.values(is_latest=False), execution_options=_NO_SYNC)
+        if not await self._add(Composition, row):
+            raise StaleEdit
+        return _stored_of(row)
+
+    async def _lock_composition(self, ehr_id: str, object_id: str) -> bool:
+        """Serialise writers of one composition; tell whether this EHR has it.
+
+        The row of version 1 is locked, because it never changes: a writer who waited for the newest one would find it
+        no longer the newest and so not find it at all. SQLite needs no row locks, it has one writer at a time.
+        """
+        first = sa.select(Composition.object_id).where(
+            Composition.ehr_id == ehr_id, Composition.object_id == object_id, Composition.version == 1
+        )
+        return bool(await self._rows(first.with_for_update()))
+
+    def _row(self, ehr_id: str, document: Document, object_id: str, version: int) -> dict[str, Any]:
+        committed_at = clock.now()
+        uid = f"{object_id}::{self._system_id}::{version}"
+        content = {name: value for name, value in document.items() if name != "uid"}
+        context = document.get("context")
+        started_at = parse_date_time(context["start_time"]["value"]) if context else None
+        return {
+            "object_id": object_id,
+            "version": version,
+            "system_id": self._system_id,
+            "ehr_id": ehr_id,
+            "is_latest": True,
+            "template_id": _template_id(document),
+            "title": document["name"]["value"],
+            "started_at": started_at or committed_at,
+            "composer_name": document["composer"].get("name") or "",
+            "committed_at": committed_at,
+            "content_hash": hashlib.sha256(_hash_encoder.encode(content)).hexdigest(),
+            "document": dumps(document | {"uid": {"_type": "OBJECT_VERSION_ID", "value": uid}}),
+        }
+
+    async def _add(self, table: type[Base], row: dict[str, Any]) -> bool:
+        """Insert a row unless a unique value of it is taken; tell whether it was inserted."""
+        dialect = self._session.get_bind().dialect.name
+        insert = postgresql.insert if dialect == "postgresql" else sqlite.insert
+        key = sa.inspect(table).primary_key[0]
+        statement = insert(table).values(**row).on_conflict_do_nothing().returning(key)
+        async with _store_trouble():
+            return await self._session.scalar(statement) is not None
+
+    async def _rows(self, query: _Select) -> Sequence[_Row]:
+        async with _store_trouble():
+            return (await self._session.execute(query)).all()
+
+
+@asynccontextmanager
+async def _store_trouble() -> AsyncIterator[None]:
+    """Turn what the database driver raises into the port's own error, so that trouble is never taken for absence."""
+    try:
+        yield
+    except (sa.exc.DBAPIError, sa.exc.TimeoutError, OSError) as error:
+        raise OpenEhrUnavailable from error
+
+
+def _versions_of(ehr_id: str, object_id: str) -> _Select:
+    columns = (
+        Composition.object_id,
+        Composition.system_id,
+        Composition.version,
+        Composition.ehr_id,
+        Composition.committed_at,
+        Composition.content_hash,
+        Composition.document,
+    )
+    return sa.select(*columns).where(Composition.ehr_id == ehr_id, Composition.object_id == object_id)
+
+
+def _stored(row: _Row) -> StoredComposition:
+    try:
+        document = loads(row.document)
+    except NotADocument as error:
+        raise OpenEhrRefused from error
+    return StoredComposition(_version_uid(row), row.version, row.ehr_id, row.committed_at, document)
+
+
+def _stored_of(row: dict[str, Any]) -> StoredComposition:
+    """Return what was just inserted, decoded from the stored text: what a later reader will get."""
+    document = loads(row["document"])
+    uid = CompositionUid(document["uid"]["value"])
+    return StoredComposition(uid, row["version"], row["ehr_id"], row["committed_at"], document)
+
+
+def _version_uid(row: _Row) -> CompositionUid:
+    return CompositionUid(f"{row.object_id}::{row.system_id}::{row.version}")
+
+
+def _template_id(document: Document) -> str:
+    return str(document["archetype_details"]["template_id"]["value"])
+
+
+def _parse_uid(text: str) -> _Uid | None:
+    """Return the parts of a uid; ``None`` when it is none. The object id is compared in lower case (RFC 9562)."""
+    head, separator, tail = text.partition("::")
+    match = _UID.fullmatch(head.lower() + separator + tail)
+    if match is None:
+        return None
+    version = match["version"]
+    return _Uid(match["object"], match["system"], int(version) if version else None)
+
+
+def _given_uid(document: Document) -> _Uid | None:
+    if document.get("uid") is None:
+        return None
+    uid = _parse_uid(document["uid"]["value"])
+    if uid is None:
+        raise _wrong_uid("It must be a UUID, alone or as a version uid.")
+    return uid
+
+
+def _wrong_uid(message: str) -> InvalidRecord:
+    return InvalidRecord(
+        message, errors=[{"loc": ["composition", "uid", "value"], "msg": message, "type": "value_error"}]
+    )
+
+
+def _position(cursor: str | None) -> tuple[datetime.datetime, str] | None:
+    """Return the sort key a cursor continues after."""
+    try:
+        key = paging.PageRequest(cursor=cursor).after(str, str)
+    except paging.BadCursor as error:
+        raise InvalidCursor from error
+    if key is None:
+        return None
+    started_at = parse_date_time(key[0])
+    if started_at is None:
+        raise InvalidCursor
+    return started_at, str(key[1])

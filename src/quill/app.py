@@ -1,0 +1,160 @@
+"""The assembly: settings in, application out. The only place that knows which adapters stand behind the ports."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Mapping
+
+import structlog
+import swagger_ui_bundle
+from fastapi import APIRouter, Depends, FastAPI, Request
+from fastapi.openapi.docs import get_swagger_ui_html
+from starlette.middleware.cors import CORSMiddleware
+from starlette.responses import HTMLResponse, RedirectResponse
+from starlette.staticfiles import StaticFiles
+
+import quill.tables  # noqa: F401 - foreign keys name tables of other slices
+from quill import published
+from quill.access.guards import Public
+from quill.accounts.routes import router as accounts_router
+from quill.adapters.fhir.embedded import EmbeddedFhirStore
+from quill.adapters.openehr.embedded import EmbeddedOpenEhrStore
+from quill.audit.recorder import GroupRecorder
+from quill.audit.seals import run_sealer
+from quill.auth.service import Authenticator
+from quill.edge import problems
+from quill.edge.middleware import Edge
+from quill.health.routes import router as health_router
+from quill.health.service import HealthMonitor
+from quill.intents import service as intents
+from quill.kit.database import Database
+from quill.kit.logs import where
+from quill.settings import Settings
+from quill.unit import Services
+
+SWEEP_SECONDS = 5.0
+
+DOCS_CONTENT_POLICY = (
+    "default-src 'none'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
+    "connect-src 'self'; frame-ancestors 'none'"
+)
+"""The interactive pages run scripts; they exist in development only."""
+
+ROUTERS = (health_router, accounts_router)
+
+KINDS: Mapping[str, intents.Kind] = {}
+
+log = structlog.get_logger()
+
+
+def build_services(settings: Settings) -> Services:
+    """Open the database and put the adapters behind the ports.
+
+    Raises:
+        OSError: the data directory cannot be made.
+    """
+    if settings.database_url is None:
+        settings.data_dir.mkdir(parents=True, exist_ok=True)
+    database = Database(settings.resolved_database_url, pool_size=settings.database_pool_size)
+    return Services(
+        settings=settings,
+        database=database,
+        recorder=GroupRecorder(database),
+        fhir_for=EmbeddedFhirStore,
+        openehr_for=EmbeddedOpenEhrStore,
+    )
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """Return the whole application; it opens its database when it starts and closes it when it stops."""
+    app = FastAPI(
+        title="Quill",
+        summary="A server for clinical communication.",
+        version=published.VERSION,
+        lifespan=_lifespan,
+        openapi_url="/api/openapi.json" if not settings.is_production else None,
+        docs_url=None,
+        redoc_url=None,
+        max_body_size=settings.max_body_bytes,
+        generate_unique_id_function=lambda route: route.name,
+        # Telemetry is the operator's choice, and its default would record exception texts.
+        telemetry={"tracing": False, "metrics": False, "logs": False, "operation_spans": False},
+    )
+    app.state.settings = settings
+    problems.install(app)
+    for router in ROUTERS:
+        app.include_router(router)
+    if not settings.is_production:
+        _add_interactive_pages(app)
+    published.install(app)
+    if settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origins,
+            allow_credentials=True,
+            allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE"],
+            allow_headers=["Content-Type", "X-CSRF-Token", "If-Match", "Idempotency-Key", "Last-Event-ID"],
+            expose_headers=["ETag", "X-Request-ID", "Retry-After"],
+            max_age=600,
+        )
+    app.add_middleware(
+        Edge,
+        public_url=settings.public_url,
+        allowed_origins=settings.cors_origins,
+        trusted_proxies=settings.trusted_proxies,
+    )
+    return app
+
+
+@contextlib.asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    services = build_services(app.state.settings)
+    app.state.services = services
+    app.state.authenticator = Authenticator(services.settings)
+    app.state.health = HealthMonitor(services)
+    tasks = [
+        asyncio.create_task(_sweep_for_ever(services), name="sweep"),
+        asyncio.create_task(run_sealer(services.database, services.settings.resolved_anchor_file), name="sealer"),
+    ]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await services.recorder.stop()
+        await services.database.dispose()
+
+
+async def _sweep_for_ever(services: Services) -> None:
+    while True:
+        try:
+            await intents.sweep(services, KINDS)
+        except Exception as error:  # noqa: BLE001 - the database may be away for a while; the sweep outlives that
+            log.warning("sweep_failed", cause=where(error))
+        await asyncio.sleep(SWEEP_SECONDS)
+
+
+def _add_interactive_pages(app: FastAPI) -> None:
+    router = APIRouter(include_in_schema=False, dependencies=[Depends(Public("development only"))])
+
+    @router.get("/")
+    async def home() -> RedirectResponse:
+        return RedirectResponse("/api/docs")
+
+    @router.get("/api/docs")
+    async def interactive_docs(request: Request) -> HTMLResponse:
+        del request
+        page = get_swagger_ui_html(
+            openapi_url="/api/openapi.json",
+            title="Quill API",
+            swagger_js_url="/api/docs/static/swagger-ui-bundle.js",
+            swagger_css_url="/api/docs/static/swagger-ui.css",
+            swagger_favicon_url="/api/docs/static/favicon-32x32.png",
+        )
+        page.headers["Content-Security-Policy"] = DOCS_CONTENT_POLICY
+        return page
+
+    app.include_router(router)
+    app.mount("/api/docs/static", StaticFiles(directory=str(swagger_ui_bundle.swagger_ui_path)), name="docs-static")
+
+

@@ -1,0 +1,114 @@
+"""Passwords: Argon2id, with bounded work so that a burst of sign-ins cannot exhaust memory or starve other requests.
+
+Source: OWASP Password Storage Cheat Sheet; RFC 9106.
+"""
+
+import anyio
+import anyio.to_thread
+from argon2 import PasswordHasher
+from argon2.exceptions import InvalidHashError, VerifyMismatchError
+
+from quill.errors import Overloaded, PasswordTooCommon, PasswordTooShort, Unprocessable
+from quill.settings import Settings
+
+LONGEST_PASSWORD = 128
+REGISTRATION_MINIMUM = 6
+MINIMUM = 8
+PRODUCTION_MINIMUM = 12
+"""Decisions, rule 11."""
+
+HASHES_AT_ONCE = 2
+"""Each takes 64 MiB and four lanes with the default settings."""
+HASHES_WAITING = 64
+"""More than this would wait longer than a person does."""
+
+
+class Passwords:
+    """Hashes and checks passwords off the event loop, a few at a time."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._hasher = PasswordHasher(
+            time_cost=settings.argon2_time_cost,
+            memory_cost=settings.argon2_memory_kib,
+            parallelism=settings.argon2_parallelism,
+        )
+        self._limiter = anyio.CapacityLimiter(HASHES_AT_ONCE)
+        self._waiting = 0
+        self._decoy = self._hasher.hash("nobody has this password")
+        self._override = settings.password_min_length
+        self._is_strict = settings.is_production
+        self._common = _common_passwords() if self._is_strict else frozenset()
+
+    async def hash(self, password: str) -> str:
+        """Return the PHC string of a password.
+
+        Raises:
+            Overloaded: 503, too many hashes are waiting already.
+        """
+        return await self._bounded(password, None)
+
+    async def matches(self, password: str, password_hash: str | None) -> bool:
+        """Tell whether a password is the one hashed; takes the same time when there is no hash to compare with.
+
+        Raises:
+            Overloaded: 503, too many hashes are waiting already.
+        """
+        verdict = await self._bounded(password, password_hash or self._decoy)
+        return verdict == "match" and password_hash is not None
+
+    def needs_rehash(self, password_hash: str) -> bool:
+        """Tell whether the hash was made with other parameters than today's."""
+        return self._hasher.check_needs_rehash(password_hash)
+
+    def check_acceptable(self, password: str, *, is_registration: bool = False, sentence: str | None = None) -> None:
+        """Refuse a new password that is too short, too long, or among those tried first.
+
+        Args:
+            password: the new password.
+            is_registration: whether somebody registers or accepts an invite, where the minimum is lower.
+            sentence: the words for "too short" where the wire wants particular ones.
+
+        Raises:
+            PasswordTooShort: 400.
+            PasswordTooCommon: 400, in production only.
+            Unprocessable: 422, longer than 128 characters.
+        """
+        if len(password) > LONGEST_PASSWORD:
+            raise Unprocessable.at("password", f"Password must be at most {LONGEST_PASSWORD} characters")
+        if len(password) < self.minimum(is_registration=is_registration):
+            raise PasswordTooShort(sentence)
+        if self._is_strict and password.casefold() in self._common:
+            raise PasswordTooCommon
+
+    def minimum(self, *, is_registration: bool = False) -> int:
+        """Return the fewest characters a new password may have."""
+        if self._override is not None:
+            return self._override
+        if self._is_strict:
+            return PRODUCTION_MINIMUM
+        return REGISTRATION_MINIMUM if is_registration else MINIMUM
+
+    async def _bounded(self, password: str, compare_with: str | None) -> str:
+        if self._waiting >= HASHES_WAITING:
+            raise Overloaded
+        self._waiting += 1
+        try:
+            return await anyio.to_thread.run_sync(self._work, password, compare_with, limiter=self._limiter)
+        finally:
+            self._waiting -= 1
+
+    def _work(self, password: str, compare_with: str | None) -> str:
+        if compare_with is None:
+            return self._hasher.hash(password)
+        try:
+            self._hasher.verify(compare_with, password)
+        except (VerifyMismatchError, InvalidHashError):
+            return "mismatch"
+        return "match"
+
+
+def _common_passwords() -> frozenset[str]:
+    # Imported late: thirty thousand words that only production needs.
+    from zxcvbn.frequency_lists import FREQUENCY_LISTS
+
+    return frozenset(FREQUENCY_LISTS["passwords"])

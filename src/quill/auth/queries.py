@@ -1,0 +1,39 @@
+"""Every SELECT about logins."""
+
+import datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from quill.auth.models import Login
+from quill.identity import service as identity
+from quill.kit.ids import LoginId
+
+
+async def login_with_person(session: AsyncSession, login_id: LoginId) -> sa.Row[Any] | None:
+    """Return a login and everything about its person's rights, in one statement."""
+    statement = (
+        identity.person_select()
+        .join(Login, Login.user_id == identity.PERSON_ID)
+        .add_columns(
+            Login.id.label("login_id"),
+            Login.generation,
+            Login.created_at.label("login_created_at"),
+            Login.refreshed_at,
+            Login.expires_at,
+            Login.ended_at,
+        )
+        .where(Login.id == login_id)
+    )
+    return (await session.execute(statement)).first()
+
+
+async def lock_login(session: AsyncSession, login_id: LoginId) -> Login | None:
+    """Return a login's row, locked: serialises refreshes, so that one rotation wins."""
+    return await session.get(Login, login_id, with_for_update=True, populate_existing=True)
+
+
+def is_live(now: datetime.datetime) -> sa.ColumnElement[bool]:
+    """Return the condition that a login has neither ended nor run out."""
+    return sa.and_(Login.ended_at.is_(None), Login.expires_at > now)

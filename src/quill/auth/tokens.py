@@ -1,0 +1,107 @@
+"""Tokens: JWTs that point at a login. Rights are never in them; those are read on every request.
+
+Claims (RFC 7519): ``sub`` user id, ``sid`` login id, ``gen`` the login's generation, ``typ`` what the token is for,
+``jti``, ``iss``, ``aud``, ``iat``, ``exp``. The header's ``kid`` names the key, so that a key can be rotated.
+"""
+
+import datetime
+import hashlib
+from dataclasses import dataclass
+from enum import StrEnum
+
+import jwt
+
+from quill.errors import InvalidToken
+from quill.kit import clock, ids
+from quill.kit.ids import LoginId, UserId
+from quill.settings import Settings
+
+ALGORITHM = "HS256"
+ISSUER = "quill"
+AUDIENCE = "quill-api"
+CLOCK_SKEW_SECONDS = 5
+
+
+class TokenType(StrEnum):
+    """What a token is for; one kind is never accepted as another."""
+
+    ACCESS = "access"
+    REFRESH = "refresh"
+    CSRF = "csrf"
+
+
+@dataclass(frozen=True, slots=True)
+class TokenFacts:
+    """What a valid token says."""
+
+    user_id: UserId
+    login_id: LoginId
+    generation: int
+
+
+class Tokens:
+    """Signs and reads tokens with the current key; reads those of the previous key too."""
+
+    def __init__(self, settings: Settings) -> None:
+        key = settings.signing_key()
+        previous = settings.previous_secret_key
+        self._key = key
+        self._kid = _key_id(key)
+        self._keys = {self._kid: key}
+        if previous is not None:
+            self._keys[_key_id(previous.get_secret_value())] = previous.get_secret_value()
+        self.lifetimes = {
+            TokenType.ACCESS: settings.access_token_seconds,
+            TokenType.CSRF: settings.access_token_seconds,
+            TokenType.REFRESH: settings.refresh_token_seconds,
+        }
+
+    def sign(self, kind: TokenType, facts: TokenFacts) -> str:
+        """Return a fresh token of a kind for a login's generation."""
+        now = clock.now()
+        claims = {
+            "sub": str(facts.user_id),
+            "sid": facts.login_id,
+            "gen": facts.generation,
+            "typ": kind.value,
+            "jti": ids.new_uuid(),
+            "iss": ISSUER,
+            "aud": AUDIENCE,
+            "iat": now,
+            "exp": now + datetime.timedelta(seconds=self.lifetimes[kind]),
+        }
+        return jwt.encode(claims, self._key, algorithm=ALGORITHM, headers={"kid": self._kid})
+
+    def read(self, kind: TokenType, token: str, *, may_be_expired: bool = False) -> TokenFacts:
+        """Return what a token says.
+
+        Args:
+            kind: the only kind accepted.
+            token: the compact JWT.
+            may_be_expired: accept one past its time, for signing out.
+
+        Raises:
+            InvalidToken: 401, broken, expired, foreign or of another kind.
+        """
+        try:
+            key = self._keys.get(jwt.get_unverified_header(token).get("kid", ""), self._key)
+            claims = jwt.decode(
+                token,
+                key,
+                algorithms=[ALGORITHM],
+                audience=AUDIENCE,
+                issuer=ISSUER,
+                leeway=CLOCK_SKEW_SECONDS,
+                options={"require": ["sub", "sid", "typ", "exp", "iat"], "verify_exp": False, "verify_iat": False},
+            )
+            if claims["typ"] != kind.value:
+                raise InvalidToken
+            if not may_be_expired and int(claims["exp"]) <= clock.now().timestamp():
+                raise InvalidToken
+            return TokenFacts(UserId(int(claims["sub"])), LoginId(str(claims["sid"])), int(claims["gen"]))
+        except (jwt.PyJWTError, KeyError, ValueError, TypeError, UnicodeError) as error:
+            raise InvalidToken from error
+
+
+def _key_id(key: str) -> str:
+    return hashlib.sha256(b"quill key id:" + key.encode()).hexdigest()[:16]

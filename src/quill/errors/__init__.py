@@ -1,0 +1,183 @@
+"""Every error Quill answers with, in one tree.
+
+QuillError
+├── BadRequest 400                 the request was understood and is wrong
+│   ├── InvalidCredentials         sign-in refused, always the same words
+│   ├── TwoFactorRequired · InvalidTotp · NoTotpSecret
+│   ├── MissingFields · PasswordTooShort · PasswordTooCommon
+│   ├── UsernameTaken · EmailTaken · CurrentPasswordWrong
+│   ├── InvalidResetToken · InvalidInviteToken
+│   ├── OrganisationUnknown · OrganisationTypeUnknown · NotStaffLevel
+│   └── PermissionLevelUnknown · NoSubscribers
+├── Unauthenticated 401            nobody is signed in, or no longer
+├── Forbidden 403                  signed in, inside the scope, not allowed
+│   ├── CsrfFailed · ForeignOrigin · ReauthenticationRequired
+│   └── RoleMissing · CompetencyMissing · LevelMissing
+├── NotFound 404                   absent, or not yours: the same answer
+├── Conflict 409                   the state of things refuses it
+│   ├── UsernameHeld · AlreadyMember · PatientExists · NhsNumberTaken · PatientDeactivated
+│   ├── ConversationClosed · PatientHasNoAccount · PatientAlreadyLinked · TotpAlreadyEnabled
+│   └── RequestInProgress · IdempotencyKeyReused
+├── Gone 410                       it was, and will not be again
+├── StaleEdit 412                  edited by someone else since it was read
+├── BodyTooLarge 413 · UnsupportedMediaType 415
+├── Unprocessable 422              malformed input, never the input itself
+├── TooManyRequests 429            with Retry-After
+└── Unavailable 503 / 502          a part of the house does not answer: never "no data"
+    ├── FhirUnavailable · OpenEhrUnavailable · DatabaseUnavailable · AuditUnavailable · Overloaded
+    ├── ClinicalServicesDisabled
+    └── FhirRefused · OpenEhrRefused   502, the other side gave a wrong answer
+
+``status`` and ``code`` belong to the class, a code is never reused, and ``detail`` is one readable sentence that holds
+no patient data. ``docs/reference/errors.md`` is generated from it.
+
+The classes are written in ``kinds``, ``refusals`` and ``outages``; import them from here.
+"""
+
+from quill.errors.kinds import (
+    BadRequest,
+    BodyTooLarge,
+    Conflict,
+    Forbidden,
+    Gone,
+    NotFound,
+    QuillError,
+    StaleEdit,
+    TooManyRequests,
+    Unauthenticated,
+    Unavailable,
+    Unprocessable,
+)
+from quill.errors.outages import (
+    AuditUnavailable,
+    ClinicalServicesDisabled,
+    DatabaseUnavailable,
+    FhirRefused,
+    FhirUnavailable,
+    OpenEhrRefused,
+    OpenEhrUnavailable,
+    Overloaded,
+)
+from quill.errors.refusals import (
+    AlreadyMember,
+    BadRefreshToken,
+    CompetencyMissing,
+    ConversationClosed,
+    ConversationNotFound,
+    CsrfFailed,
+    CurrentPasswordWrong,
+    EmailTaken,
+    ForeignOrigin,
+    GrantNotFound,
+    IdempotencyKeyReused,
+    InactiveUser,
+    InvalidCredentials,
+    InvalidCursor,
+    InvalidInviteToken,
+    InvalidRecord,
+    InvalidResetToken,
+    InvalidToken,
+    InvalidTotp,
+    LetterNotFound,
+    LevelMissing,
+    LoginNotFound,
+    MembershipNotFound,
+    MessageNotFound,
+    MissingFields,
+    NhsNumberTaken,
+    NoRefreshToken,
+    NoSubscribers,
+    NoTotpSecret,
+    NotStaffLevel,
+    OrganisationNotFound,
+    OrganisationTypeUnknown,
+    OrganisationUnknown,
+    PasswordTooCommon,
+    PasswordTooShort,
+    PatientAlreadyLinked,
+    PatientDeactivated,
+    PatientExists,
+    PatientHasNoAccount,
+    PatientNotFound,
+    PermissionLevelUnknown,
+    ReauthenticationRequired,
+    RequestInProgress,
+    RoleMissing,
+    TotpAlreadyEnabled,
+    TwoFactorRequired,
+    UsernameHeld,
+    UsernameTaken,
+    UserNotFound,
+)
+
+__all__ = [
+    "AlreadyMember",
+    "AuditUnavailable",
+    "BadRefreshToken",
+    "BadRequest",
+    "BodyTooLarge",
+    "ClinicalServicesDisabled",
+    "CompetencyMissing",
+    "Conflict",
+    "ConversationClosed",
+    "ConversationNotFound",
+    "CsrfFailed",
+    "CurrentPasswordWrong",
+    "DatabaseUnavailable",
+    "EmailTaken",
+    "FhirRefused",
+    "FhirUnavailable",
+    "Forbidden",
+    "ForeignOrigin",
+    "Gone",
+    "GrantNotFound",
+    "IdempotencyKeyReused",
+    "InactiveUser",
+    "InvalidCredentials",
+    "InvalidCursor",
+    "InvalidInviteToken",
+    "InvalidRecord",
+    "InvalidResetToken",
+    "InvalidToken",
+    "InvalidTotp",
+    "LetterNotFound",
+    "LevelMissing",
+    "LoginNotFound",
+    "MembershipNotFound",
+    "MessageNotFound",
+    "MissingFields",
+    "NhsNumberTaken",
+    "NoRefreshToken",
+    "NoSubscribers",
+    "NoTotpSecret",
+    "NotFound",
+    "NotStaffLevel",
+    "OpenEhrRefused",
+    "OpenEhrUnavailable",
+    "OrganisationNotFound",
+    "OrganisationTypeUnknown",
+    "OrganisationUnknown",
+    "Overloaded",
+    "PasswordTooCommon",
+    "PasswordTooShort",
+    "PatientAlreadyLinked",
+    "PatientDeactivated",
+    "PatientExists",
+    "PatientHasNoAccount",
+    "PatientNotFound",
+    "PermissionLevelUnknown",
+    "QuillError",
+    "ReauthenticationRequired",
+    "RequestInProgress",
+    "RoleMissing",
+    "StaleEdit",
+    "TooManyRequests",
+    "TotpAlreadyEnabled",
+    "TwoFactorRequired",
+    "Unauthenticated",
+    "Unavailable",
+    "Unprocessable",
+    "UserNotFound",
+    "UsernameHeld",
+    "UsernameTaken",
+]

@@ -1,0 +1,228 @@
+"""People as the rest of the house knows them: actors, credentials, accounts, ties to patients."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from quill.actor import Actor, Level
+from quill.audit import service as audit
+from quill.audit.service import Act
+from quill.errors import EmailTaken, Unprocessable, UsernameTaken
+from quill.identity import catalogue, queries
+from quill.identity.models import OrganisationPatientMember, OrganisationStaffMember, UserAccount, UserRole
+from quill.kit import clock
+from quill.kit.ids import LoginId, OrganisationId, PatientId, UserId
+from quill.unit import Unit
+
+PERSON_ID = UserAccount.id
+"""The column to join on in a statement built upon ``person_select``."""
+
+person_select = queries.person_select
+related_patients = queries.related_patients
+relationships = queries.relationships
+shared_organisations = queries.shared_organisations
+patient_organisations = queries.patient_organisations
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """What sign-in compares with."""
+
+    user_id: UserId
+    password_hash: str
+    is_active: bool
+    is_totp_enabled: bool
+    totp_secret: str | None
+    totp_last_step: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class NewPerson:
+    """An account to be made; the password is hashed already, names and addresses are trimmed."""
+
+    username: str
+    email: str
+    password_hash: str
+    full_name: str | None = None
+    level: Level = Level.PATIENT
+    profession: str = "patient"
+    additional_competencies: Sequence[str] = ()
+    removed_competencies: Sequence[str] = ()
+    roles: Sequence[str] = ()
+    patient_id: PatientId | None = None
+
+
+def folded(name: str) -> str:
+    """Return a username or e-mail address for comparing: trimmed and without case."""
+    return name.strip().casefold()
+
+
+def actor_from(row: sa.Row[Any], login_id: LoginId | None = None) -> Actor:
+    """Return the actor a ``person_select`` row describes; memberships count from staff level upwards only."""
+    level = Level(row.permission_level)
+    organisations = tuple(
+        sorted(OrganisationId(int(part)) for part in (row.organisations or "").split(queries.SEPARATOR) if part)
+    )
+    is_staff = level.reaches(Level.STAFF)
+    return Actor(
+        user_id=UserId(row.id),
+        name=row.username,
+        display_name=row.full_name or row.username,
+        level=level,
+        email=row.email,
+        roles=frozenset(part for part in (row.roles or "").split(queries.SEPARATOR) if part),
+        competencies=catalogue.resolve(row.base_profession, row.additional_competencies, row.removed_competencies),
+        organisation_ids=organisations if is_staff else (),
+        primary_organisation_id=row.primary_organisation_id if is_staff else None,
+        patient_id=PatientId(row.patient_id) if row.patient_id else None,
+        login_id=login_id,
+    )
+
+
+async def find_actor(session: AsyncSession, user_id: UserId) -> Actor | None:
+    """Return an active person as an actor, or ``None`` when there is no such person or the account is disabled."""
+    row = (await session.execute(person_select().where(UserAccount.id == user_id, UserAccount.is_active))).first()
+    return actor_from(row) if row is not None else None
+
+
+async def find_actor_by_username(session: AsyncSession, username: str) -> Actor | None:
+    """Return an active person as an actor by username, case ignored; for jobs that act on somebody's behalf."""
+    statement = person_select().where(UserAccount.username_folded == folded(username), UserAccount.is_active)
+    row = (await session.execute(statement)).first()
+    return actor_from(row) if row is not None else None
+
+
+async def find_credentials(session: AsyncSession, username: str) -> Credentials | None:
+    """Return what to compare a sign-in with, or ``None`` for an unknown username."""
+    row = (await session.execute(queries.by_username(folded(username)))).first()
+    if row is None:
+        return None
+    return Credentials(
+        user_id=UserId(row.id),
+        password_hash=row.password_hash,
+        is_active=row.is_active,
+        is_totp_enabled=row.is_totp_enabled,
+        totp_secret=row.totp_secret,
+        totp_last_step=row.totp_last_step,
+    )
+
+
+async def set_password_hash(unit: Unit, user_id: UserId, password_hash: str) -> None:
+    """Replace a person's password hash."""
+    await unit.session.execute(
+        sa.update(UserAccount)
+        .where(UserAccount.id == user_id)
+        .values(password_hash=password_hash, updated_at=clock.now())
+    )
+
+
+def check_catalogued(
+    *, profession: str | None = None, competencies: Sequence[str] = (), roles: Sequence[str] = ()
+) -> None:
+    """Refuse a profession, competency or role that is not in the catalogues.
+
+    Raises:
+        Unprocessable: 422, naming the field.
+    """
+    if profession is not None and profession not in catalogue.PROFESSIONS:
+        raise Unprocessable.at("base_profession", "Unknown profession", kind="not_in_catalogue")
+    if any(competency not in catalogue.COMPETENCIES for competency in competencies):
+        raise Unprocessable.at("competencies", "Unknown competency", kind="not_in_catalogue")
+    if any(role not in catalogue.ROLES for role in roles):
+        raise Unprocessable.at("roles", "Unknown role", kind="not_in_catalogue")
+
+
+async def create_person(unit: Unit, actor: Actor | None, person: NewPerson) -> UserId:
+    """Make an account that can sign in at once.
+
+    Args:
+        unit: the transaction.
+        actor: who makes it; ``None`` when people register themselves.
+        person: what it holds.
+
+    Returns:
+        The new person's id.
+
+    Raises:
+        UsernameTaken: 400, case ignored.
+        EmailTaken: 400, case ignored.
+        Unprocessable: 422, something is not in the catalogues.
+    """
+    check_catalogued(
+        profession=person.profession,
+        competencies=[*person.additional_competencies, *person.removed_competencies],
+        roles=person.roles,
+    )
+    username, email = folded(person.username), folded(person.email)
+    username_taken, email_taken = await queries.taken(unit.session, username=username, email=email)
+    if username_taken:
+        raise UsernameTaken
+    if email_taken:
+        raise EmailTaken
+    now = clock.now()
+    account = UserAccount(
+        username=person.username.strip(),
+        username_folded=username,
+        full_name=person.full_name,
+        email=person.email.strip(),
+        email_folded=email,
+        password_hash=person.password_hash,
+        is_totp_enabled=False,
+        is_active=True,
+        patient_id=person.patient_id,
+        permission_level=person.level.value,
+        base_profession=person.profession,
+        additional_competencies=sorted(set(person.additional_competencies)),
+        removed_competencies=sorted(set(person.removed_competencies)),
+        created_at=now,
+        updated_at=now,
+    )
+    unit.session.add(account)
+    await unit.session.flush()
+    unit.session.add_all(UserRole(user_id=account.id, role=role) for role in sorted(set(person.roles)))
+    await unit.session.flush()
+    audit.record(unit, actor, Act.USER_CREATE, subject=f"user:{account.id}", patient_id=person.patient_id)
+    return UserId(account.id)
+
+
+async def add_staff_membership(unit: Unit, organisation_id: OrganisationId, user_id: UserId) -> bool:
+    """Make somebody staff of an organisation; the first membership is the primary one.
+
+    Returns:
+        Whether it is new; ``False`` when the person was a member already.
+    """
+    await queries.lock_person(unit.session, user_id)
+    held = await queries.staff_memberships(unit.session, user_id)
+    if organisation_id in held:
+        return False
+    unit.session.add(
+        OrganisationStaffMember(
+            organisation_id=organisation_id,
+            user_id=user_id,
+            is_primary=not any(held.values()),
+            joined_at=clock.now(),
+        )
+    )
+    await unit.session.flush()
+    return True
+
+
+async def add_patient_membership(unit: Unit, organisation_id: OrganisationId, patient_id: PatientId) -> bool:
+    """Put a patient into an organisation's care; the first organisation is the primary one.
+
+    Returns:
+        Whether it is new; ``False`` when the patient was in its care already.
+    """
+    held = await patient_organisations(unit.session, patient_id)
+    if organisation_id in held:
+        return False
+    unit.session.add(
+        OrganisationPatientMember(
+            organisation_id=organisation_id, patient_id=patient_id, is_primary=not held, joined_at=clock.now()
+        )
+    )
+    await unit.session.flush()
+    return True

@@ -1,0 +1,4 @@
+"""Organisations: practices, teams and clinics, who works in them, which patients they care for, what clients show.
+
+Depends on identity for memberships and on access for rights.
+"""

@@ -1,0 +1,92 @@
+"""The published API: what FastAPI derives from the routes, and what it cannot know.
+
+Adds cookies and the CSRF header as security schemes, and to each operation the problem documents that its guard and
+the edge can answer. ``docs/reference/openapi.json`` is this, committed.
+"""
+
+from importlib.metadata import version
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.dependencies.models import Dependant
+from fastapi.openapi.utils import get_openapi
+from fastapi.routing import APIRoute, iter_route_contexts
+
+from quill.access.guards import Guard, PublicMark
+from quill.auth.cookies import ACCESS_COOKIE, CSRF_HEADER
+from quill.edge.problems import PROBLEM_MEDIA_TYPE, FieldError, Problem
+
+VERSION = version("quill")
+
+SECURITY_SCHEMES = {
+    "login": {"type": "apiKey", "in": "cookie", "name": ACCESS_COOKIE, "description": "Set by `POST /api/auth/login`."},
+    "csrf": {
+        "type": "apiKey",
+        "in": "header",
+        "name": CSRF_HEADER,
+        "description": "The value of the `XSRF-TOKEN` cookie, on every call that changes something.",
+    },
+}
+
+
+def install(app: FastAPI) -> None:
+    """Make the application publish the whole truth about itself."""
+
+    def openapi() -> dict[str, Any]:
+        if not app.openapi_schema:
+            app.openapi_schema = _document(app)
+        return app.openapi_schema
+
+    app.openapi = openapi  # type: ignore[method-assign]
+
+
+def _document(app: FastAPI) -> dict[str, Any]:
+    document = get_openapi(
+        title=app.title, version=app.version, summary=app.summary, routes=app.routes, separate_input_output_schemas=True
+    )
+    components = document.setdefault("components", {})
+    schemas = components.setdefault("schemas", {})
+    for model in (Problem, FieldError):
+        schemas[model.__name__] = model.model_json_schema(ref_template="#/components/schemas/{model}")
+        schemas[model.__name__].pop("$defs", None)
+    schemas.pop("HTTPValidationError", None)
+    schemas.pop("ValidationError", None)
+    components["securitySchemes"] = SECURITY_SCHEMES
+    for context in iter_route_contexts(app.routes):
+        route = context.original_route if hasattr(context, "original_route") else context
+        if isinstance(route, APIRoute) and route.include_in_schema:
+            for method in route.methods or ():
+                _complete(document["paths"][route.path][method.lower()], guards_of(route.dependant))
+    return document
+
+
+def guards_of(dependant: Dependant) -> list[Guard | PublicMark]:
+    """Return the guards and public marks among a route's dependencies."""
+    found: list[Guard | PublicMark] = [
+        inner.call for inner in dependant.dependencies if isinstance(inner.call, Guard | PublicMark)
+    ]
+    for inner in dependant.dependencies:
+        found += guards_of(inner)
+    return found
+
+
+def _complete(operation: dict[str, Any], guards: list[Guard | PublicMark]) -> None:
+    responses = operation["responses"]
+    guard = next((guard for guard in guards if isinstance(guard, Guard)), None)
+    if guard is not None:
+        operation["security"] = [{"login": [], "csrf": []}] if guard.writes else [{"login": []}]
+        _answer(responses, "401", "`not_authenticated`, `invalid_token`, `inactive_user`")
+        _answer(responses, "403", "`csrf_failed`, `foreign_origin`, `role_missing`, `competency_missing`, `level_missing`")
+    for entry in responses.values():
+        if "application/json" in entry.get("content", {}) and "Problem" in str(entry["content"]["application/json"]):
+            entry["content"] = {PROBLEM_MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    responses.pop("422", None)
+    _answer(responses, "422", "`validation_failed`: the input is malformed")
+    _answer(responses, "413", "`body_too_large`")
+    _answer(responses, "500", "`internal_error`")
+    _answer(responses, "503", "A part of the house does not answer: never to be read as no data")
+
+
+def _answer(responses: dict[str, Any], status: str, description: str) -> None:
+    known = responses.setdefault(status, {"description": description})
+    known["content"] = {PROBLEM_MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}

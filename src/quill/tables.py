@@ -1,0 +1,27 @@
+"""Every table, imported for Alembic and for start-up."""
+
+from quill.adapters.fhir import models as fhir_models
+from quill.adapters.openehr import models as openehr_models
+from quill.audit import models as audit_models
+from quill.auth import models as auth_models
+from quill.conversations import models as conversation_models
+from quill.identity import models as identity_models
+from quill.intents import models as intent_models
+from quill.kit.database import Base
+from quill.organisations import models as organisation_models
+from quill.patients import models as patient_models
+
+metadata = Base.metadata
+
+__all__ = [
+    "audit_models",
+    "auth_models",
+    "conversation_models",
+    "fhir_models",
+    "identity_models",
+    "intent_models",
+    "metadata",
+    "openehr_models",
+    "organisation_models",
+    "patient_models",
+]

@@ -1,0 +1,145 @@
+"""A clinic for tests: makes organisations, people and patients through the services, and acts through HTTP."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from starlette.testclient import TestClient
+
+from quill.actor import Actor, Level
+from quill.auth.service import Authenticator
+from quill.identity import service as identity
+from quill.identity.service import NewPerson
+from quill.kit.ids import UserId
+from quill.unit import RequestFacts, Services, Unit, open_unit
+
+PASSWORD = "correct horse battery"
+
+
+class Person:
+    """Somebody signed in: a browser with cookies of its own, which sends the CSRF token as a browser would."""
+
+    def __init__(self, client: TestClient, user_id: int, username: str) -> None:
+        # The same running application, but this person's own cookie jar.
+        self.client = TestClient(client.app, raise_server_exceptions=False)
+        self.client.portal = client.portal
+        self.id = user_id
+        self.username = username
+
+    def sign_in(self, password: str = PASSWORD, **extra: Any) -> Any:
+        """Sign in and keep the cookies."""
+        return self.client.post(
+            "/api/auth/login", json={"username": self.username, "password": password, **extra}
+        )
+
+    @property
+    def csrf(self) -> dict[str, str]:
+        """Return the header a browser adds to a call that changes something."""
+        return {"X-CSRF-Token": self.client.cookies.get("XSRF-TOKEN") or ""}
+
+    def get(self, url: str, **kwargs: Any) -> Any:
+        """Read."""
+        return self.client.get(url, **kwargs)
+
+    def post(self, url: str, json: Any = None, headers: dict[str, str] | None = None, **kwargs: Any) -> Any:
+        """Change something, with the CSRF token."""
+        return self.client.post(url, json=json, headers=self.csrf | (headers or {}), **kwargs)
+
+    def put(self, url: str, json: Any = None, headers: dict[str, str] | None = None, **kwargs: Any) -> Any:
+        """Change something, with the CSRF token."""
+        return self.client.put(url, json=json, headers=self.csrf | (headers or {}), **kwargs)
+
+    def patch(self, url: str, json: Any = None, headers: dict[str, str] | None = None, **kwargs: Any) -> Any:
+        """Change something, with the CSRF token."""
+        return self.client.patch(url, json=json, headers=self.csrf | (headers or {}), **kwargs)
+
+    def delete(self, url: str, headers: dict[str, str] | None = None, **kwargs: Any) -> Any:
+        """Remove something, with the CSRF token."""
+        return self.client.delete(url, headers=self.csrf | (headers or {}), **kwargs)
+
+
+class Clinic:
+    """Makes what a test needs, smallest valid thing first."""
+
+    def __init__(self, client: TestClient) -> None:
+        self.client = client
+        self._count = 0
+
+    @property
+    def services(self) -> Services:
+        """Return the running application's services."""
+        services: Services = self.client.app.state.services  # type: ignore[attr-defined]
+        return services
+
+    @property
+    def authenticator(self) -> Authenticator:
+        """Return the running application's sign-in machinery."""
+        authenticator: Authenticator = self.client.app.state.authenticator  # type: ignore[attr-defined]
+        return authenticator
+
+    def run(self, act: Any, *args: Any) -> Any:
+        """Run an asynchronous function in the application's own event loop."""
+        assert self.client.portal is not None
+        return self.client.portal.call(act, *args)
+
+    def in_unit(self, act: Any) -> Any:
+        """Run ``act(unit)`` in a transaction of the application."""
+
+        async def work() -> Any:
+            async with open_unit(self.services, RequestFacts("test-setup", "test")) as unit:
+                return await act(unit)
+
+        return self.run(work)
+
+    def person(
+        self,
+        username: str | None = None,
+        *,
+        level: Level = Level.STAFF,
+        profession: str = "general_practitioner",
+        roles: Sequence[str] = (),
+        organisations: Sequence[int] = (),
+        patient_id: str | None = None,
+        full_name: str | None = None,
+        password: str = PASSWORD,
+        is_signed_in: bool = True,
+        **extra: Any,
+    ) -> Person:
+        """Make a person, staff of the organisations given, and sign in."""
+        self._count += 1
+        name = username or f"person{self._count}"
+
+        async def make(unit: Unit) -> UserId:
+            user_id = await identity.create_person(
+                unit,
+                Actor.job("test"),
+                NewPerson(
+                    username=name,
+                    email=f"{name}@example.org",
+                    password_hash=await self.authenticator.passwords.hash(password),
+                    full_name=full_name,
+                    level=level,
+                    profession=profession,
+                    roles=roles,
+                    patient_id=patient_id,  # type: ignore[arg-type]
+                    **extra,
+                ),
+            )
+            for organisation_id in organisations:
+                await identity.add_staff_membership(unit, organisation_id, user_id)  # type: ignore[arg-type]
+            return user_id
+
+        person = Person(self.client, self.in_unit(make), name)
+        if is_signed_in:
+            response = person.sign_in(password)
+            assert response.status_code == 200, response.text
+        return person
+
+    def clinician(self, *organisations: int, **extra: Any) -> Person:
+        """Make a general practitioner with the Clinician role."""
+        return self.person(organisations=organisations, roles=["Clinician"], **extra)
+
+    def admin(self, **extra: Any) -> Person:
+        """Make an admin without an organisation."""
+        return self.person(level=Level.ADMIN, profession="system_administrator", **extra)
+
+
