@@ -56,7 +56,7 @@ async def test_sealing_only_ever_reads_and_inserts(database: Database, anchor_fi
     verbs: set[str] = set()
 
     def note(_connection: object, _cursor: object, statement: str, *_rest: object) -> None:
-        verbs.add(statement.split()[0])
+        verbs.add(statement.split(maxsplit=1)[0])
 
     await write(database, 5)
     event.listen(database.engine.sync_engine, "before_cursor_execute", note)
