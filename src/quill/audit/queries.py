@@ -68,8 +68,10 @@ async def get_last_event_id(session: AsyncSession) -> int:
 
 async def list_unsealed_events(session: AsyncSession, after_id: int, limit: int) -> Sequence[AnyRow]:
     """Return the first unsealed events behind an id, by id; values in the order of ``EVENT_COLUMNS``."""
+    # Bounding the entries as well follows from the rest, but PostgreSQL does not see that and would read them all.
+    is_sealed = _has_entry.where(AuditSealEntry.event_id > after_id)
     statement = (
-        sa.select(*_event_columns).where(AuditEvent.id > after_id, ~_has_entry).order_by(AuditEvent.id).limit(limit)
+        sa.select(*_event_columns).where(AuditEvent.id > after_id, ~is_sealed).order_by(AuditEvent.id).limit(limit)
     )
     return (await session.execute(statement)).all()
 

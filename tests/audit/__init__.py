@@ -1,0 +1,1 @@
+"""The audit trail: rows made durable, seals over them, and what verification finds."""
