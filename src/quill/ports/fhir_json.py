@@ -23,7 +23,7 @@ Mistake = dict[str, Any]
 """One mistake as ``{loc, msg, type}``."""
 
 _SUSPICIOUS = ('""', "[]", "{}", "null", "\\u0000", '"_', "NaN", "Infinity")
-_ELEMENT_NAME = re.compile(r"_?[A-Za-z][A-Za-z0-9]{0,63}")
+_ELEMENT_NAME = re.compile(r"_?[a-z][A-Za-z0-9]{0,63}")
 
 
 @cache
@@ -126,7 +126,8 @@ def _value_mistakes(place: Place, value: object) -> Iterator[Mistake]:
         if not is_storable(value):
             yield mistake(place, "A text should hold characters only", "fhir_characters")
     elif isinstance(value, Decimal | float):
-        if not math.isfinite(value):
+        # A Decimal is asked itself: as a float, a large one would be infinite.
+        if not (value.is_finite() if isinstance(value, Decimal) else math.isfinite(value)):
             yield mistake(place, "A number should be finite", "fhir_decimal")
     elif not isinstance(value, int):
         yield mistake(place, "This is not a value of JSON", "fhir_json")

@@ -32,6 +32,9 @@ class FhirResource(Base):
         sa.Index(
             None,
             "birth_date",
+            "resource_type",
+            "last_updated",
+            "id",
             sqlite_where=sa.text("birth_date IS NOT NULL"),
             postgresql_where=sa.text("birth_date IS NOT NULL"),
         ),
@@ -40,6 +43,7 @@ class FhirResource(Base):
             "subject",
             "resource_type",
             "last_updated",
+            "id",
             sqlite_where=sa.text("subject IS NOT NULL"),
             postgresql_where=sa.text("subject IS NOT NULL"),
         ),
