@@ -8,6 +8,7 @@ import structlog
 import swagger_ui_bundle
 from fastapi import APIRouter, Depends, FastAPI, Request
 from fastapi.openapi.docs import get_swagger_ui_html
+from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import HTMLResponse, RedirectResponse
 from starlette.staticfiles import StaticFiles
@@ -27,7 +28,7 @@ from quill.health.routes import router as health_router
 from quill.health.service import HealthMonitor
 from quill.intents import service as intents
 from quill.kit.database import Database
-from quill.kit.logs import where
+from quill.kit.logs import configure, where
 from quill.patients.service import KIND as PATIENT_KIND
 from quill.settings import Settings
 from quill.unit import Services
@@ -76,7 +77,6 @@ def create_app(settings: Settings) -> FastAPI:
         openapi_url="/api/openapi.json" if not settings.is_production else None,
         docs_url=None,
         redoc_url=None,
-        max_body_size=settings.max_body_bytes,
         generate_unique_id_function=lambda route: route.name,
         # Telemetry is the operator's choice, and its default would record exception texts.
         telemetry={"tracing": False, "metrics": False, "logs": False, "operation_spans": False},
@@ -98,11 +98,14 @@ def create_app(settings: Settings) -> FastAPI:
             expose_headers=["ETag", "X-Request-ID", "Retry-After"],
             max_age=600,
         )
+    # Inside the edge, so that its answer is a problem document too.
+    app.add_middleware(RequestBodyLimitMiddleware, max_body_size=settings.max_body_bytes)
     app.add_middleware(
         Edge,
         public_url=settings.public_url,
         allowed_origins=settings.cors_origins,
         trusted_proxies=settings.trusted_proxies,
+        max_body_bytes=settings.max_body_bytes,
     )
     return app
 
@@ -120,10 +123,11 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     try:
         yield
     finally:
+        # The recorder goes first: the sealer's last turn then seals the rows it drained.
+        await services.recorder.stop()
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await services.recorder.stop()
         await services.database.dispose()
 
 
@@ -158,3 +162,10 @@ def _add_interactive_pages(app: FastAPI) -> None:
 
     app.include_router(router)
     app.mount("/api/docs/static", StaticFiles(directory=str(swagger_ui_bundle.swagger_ui_path)), name="docs-static")
+
+
+def from_environment() -> FastAPI:
+    """Return the application for the settings of the environment; what the server's workers call."""
+    settings = Settings()
+    configure(settings.log_level, as_json=settings.is_production)
+    return create_app(settings)

@@ -100,6 +100,7 @@ class Unit(Reader):
     def __init__(self, services: Services, session: AsyncSession, facts: RequestFacts) -> None:
         super().__init__(services, session, facts)
         self._after_commit: list[Callable[[], Awaitable[None]]] = []
+        self._even_if_refused: list[Callable[[AsyncSession], Awaitable[None]]] = []
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[AsyncSession]:
@@ -110,6 +111,13 @@ class Unit(Reader):
     def after_commit(self, callback: Callable[[], Awaitable[None]]) -> None:
         """Run something once the transaction is durable. If losing it would matter, write an outbox row instead."""
         self._after_commit.append(callback)
+
+    def even_if_refused(self, work: Callable[[AsyncSession], Awaitable[None]]) -> None:
+        """Do something in a short transaction of its own should this unit be rolled back.
+
+        For facts that must survive a refusal, such as a stolen login that is ended by the very call that is refused.
+        """
+        self._even_if_refused.append(work)
 
     async def checkpoint(self) -> None:
         """Make durable what the unit has written so far and end the transaction; the next statement begins another.
@@ -127,6 +135,14 @@ class Unit(Reader):
         callbacks, self._after_commit = self._after_commit, []
         for callback in callbacks:
             await callback()
+
+    async def _keep_what_survives(self) -> None:
+        if self._even_if_refused:
+            async with self.services.database.writing() as session:
+                for work in self._even_if_refused:
+                    await work(session)
+        if self.refusal_rows:
+            await self.services.recorder.record(self.refusal_rows)
 
 
 @asynccontextmanager
@@ -158,6 +174,5 @@ async def open_unit(services: Services, facts: RequestFacts) -> AsyncIterator[Un
             await unit._commit()
         except BaseException:
             await session.rollback()
-            if unit.refusal_rows:
-                await services.recorder.record(unit.refusal_rows)
+            await unit._keep_what_survives()
             raise

@@ -20,7 +20,7 @@ QuillError
 │   └── RequestInProgress · IdempotencyKeyReused
 ├── Gone 410                       it was, and will not be again
 ├── StaleEdit 412                  edited by someone else since it was read
-├── BodyTooLarge 413 · UnsupportedMediaType 415
+├── MethodNotAllowed 405 · BodyTooLarge 413
 ├── Unprocessable 422              malformed input, never the input itself
 ├── TooManyRequests 429            with Retry-After
 └── Unavailable 503 / 502          a part of the house does not answer: never "no data"
@@ -40,6 +40,7 @@ from quill.errors.kinds import (
     Conflict,
     Forbidden,
     Gone,
+    MethodNotAllowed,
     NotFound,
     QuillError,
     StaleEdit,
@@ -144,6 +145,7 @@ __all__ = [
     "LevelMissing",
     "LoginNotFound",
     "MembershipNotFound",
+    "MethodNotAllowed",
     "MessageNotFound",
     "MissingFields",
     "NhsNumberTaken",

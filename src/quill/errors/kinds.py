@@ -56,6 +56,12 @@ class NotFound(QuillError):
     status, code, title, sentence = 404, "not_found", "Not found", "Not Found"
 
 
+class MethodNotAllowed(QuillError):
+    """The address is right and the method is not."""
+
+    status, code, title, sentence = 405, "method_not_allowed", "Method not allowed", "Method Not Allowed"
+
+
 class Conflict(QuillError):
     """The state of things refuses it."""
 

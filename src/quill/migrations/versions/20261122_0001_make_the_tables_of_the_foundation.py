@@ -59,8 +59,8 @@ def upgrade() -> None:
     )
     with op.batch_alter_table("fhir_resource", schema=None) as batch_op:
         batch_op.create_index(
-            batch_op.f("ix_fhir_resource_birth_date"),
-            ["birth_date"],
+            batch_op.f("ix_fhir_resource_birth_date_resource_type_last_updated_id"),
+            ["birth_date", "resource_type", "last_updated", "id"],
             unique=False,
             sqlite_where=sa.text("birth_date IS NOT NULL"),
             postgresql_where=sa.text("birth_date IS NOT NULL"),
@@ -71,8 +71,8 @@ def upgrade() -> None:
             unique=False,
         )
         batch_op.create_index(
-            batch_op.f("ix_fhir_resource_subject_resource_type_last_updated"),
-            ["subject", "resource_type", "last_updated"],
+            batch_op.f("ix_fhir_resource_subject_resource_type_last_updated_id"),
+            ["subject", "resource_type", "last_updated", "id"],
             unique=False,
             sqlite_where=sa.text("subject IS NOT NULL"),
             postgresql_where=sa.text("subject IS NOT NULL"),
@@ -634,13 +634,13 @@ def downgrade() -> None:
     op.drop_table("fhir_resource_version")
     with op.batch_alter_table("fhir_resource", schema=None) as batch_op:
         batch_op.drop_index(
-            batch_op.f("ix_fhir_resource_subject_resource_type_last_updated"),
+            batch_op.f("ix_fhir_resource_subject_resource_type_last_updated_id"),
             sqlite_where=sa.text("subject IS NOT NULL"),
             postgresql_where=sa.text("subject IS NOT NULL"),
         )
         batch_op.drop_index(batch_op.f("ix_fhir_resource_resource_type_last_updated_id"))
         batch_op.drop_index(
-            batch_op.f("ix_fhir_resource_birth_date"),
+            batch_op.f("ix_fhir_resource_birth_date_resource_type_last_updated_id"),
             sqlite_where=sa.text("birth_date IS NOT NULL"),
             postgresql_where=sa.text("birth_date IS NOT NULL"),
         )
