@@ -14,6 +14,7 @@ from quill.kit.ids import UserId
 from quill.organisations.models import Organisation
 from quill.patients import service as patients
 from quill.unit import RequestFacts, Services, Unit, open_unit
+from tests.published_api import Browser
 
 PASSWORD = "correct horse battery"
 
@@ -23,7 +24,7 @@ class Person:
 
     def __init__(self, client: TestClient, user_id: int, username: str) -> None:
         # The same running application, but this person's own cookie jar.
-        self.client = TestClient(client.app, raise_server_exceptions=False)
+        self.client = Browser(client.app, raise_server_exceptions=False)
         self.client.portal = client.portal
         self.id = user_id
         self.username = username

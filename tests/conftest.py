@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+from fastapi import FastAPI
 from starlette.testclient import TestClient
 
 from quill.app import create_app
@@ -13,6 +14,7 @@ from quill.kit.database import Database
 from quill.migrations import runner
 from quill.settings import Settings
 from tests.clinic import Clinic
+from tests.published_api import Browser
 
 
 @pytest.fixture
@@ -63,10 +65,17 @@ async def database(settings: Settings) -> AsyncIterator[Database]:
     await database.dispose()
 
 
+@pytest.fixture(scope="session")
+def application(tmp_path_factory: pytest.TempPathFactory) -> FastAPI:
+    """Return the application, assembled once; each test starts it anew on a database of its own."""
+    return create_app(cheap_settings(tmp_path_factory.mktemp("unused")))
+
+
 @pytest.fixture
-def client(settings: Settings) -> Iterator[TestClient]:
-    """Return a browser without a login at a running application."""
-    with TestClient(create_app(settings), raise_server_exceptions=False) as client:
+def client(application: FastAPI, settings: Settings) -> Iterator[TestClient]:
+    """Return a browser without a login at a running application; it checks every answer."""
+    application.state.settings = settings
+    with Browser(application, raise_server_exceptions=False) as client:
         yield client
 
 
