@@ -45,7 +45,7 @@ def check_answer(method: str, path: str, status: int, content_type: str, body: A
             place = f"{method} {regex.pattern} {status}"
             assert str(status) in responses, f"{place}: undocumented status; body {body}"
             content = responses[str(status)].get("content", {})
-            media_type = content_type.split(";")[0]
+            media_type = content_type.partition(";")[0]
             assert media_type in content or not content, f"{place}: undocumented media type {media_type}"
             if body is not None and media_type in content and media_type.endswith("json"):
                 errors = list(_validator(regex.pattern, method.lower(), str(status), media_type).iter_errors(body))
@@ -64,6 +64,6 @@ class Browser(TestClient):
         answer = super().request(method, url, **kwargs)
         for served in [*answer.history, answer]:
             content_type = served.headers.get("content-type", "")
-            body = served.json() if "json" in content_type.split(";")[0] and served.content else None
+            body = served.json() if "json" in content_type.partition(";")[0] and served.content else None
             check_answer(served.request.method, served.request.url.path, served.status_code, content_type, body)
         return answer

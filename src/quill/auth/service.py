@@ -3,6 +3,7 @@
 import datetime
 import hmac
 from dataclasses import dataclass
+
 import sqlalchemy as sa
 import structlog
 from sqlalchemy.ext.asyncio import AsyncSession

@@ -84,7 +84,7 @@ async def open_job(services: Services, name: str) -> AsyncIterator[tuple[Unit, A
         yield unit, Actor.job(name)
 
 
-def read_password(from_stdin: bool) -> str:  # noqa: FBT001 - a yes or no straight from the command line
+def read_password(from_stdin: bool) -> str:
     """Return a password from standard input's first line, or ask for it twice."""
     if from_stdin:
         return sys.stdin.readline().rstrip("\r\n")

@@ -10,8 +10,9 @@ from quill.cli.console import fail, open_job, open_services, read_password, read
 from quill.errors import QuillError
 from quill.identity import service as identity
 from quill.identity.service import NewPerson
+from quill.kit.ids import OrganisationId
 from quill.organisations import service as organisations
-from quill.unit import Services
+from quill.unit import Services, Unit
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +76,7 @@ async def _create(services: Services, wanted: Wanted, level: Level, password_has
     async with open_job(services, "create-user") as (unit, actor):
         if wanted.organisations and not level.reaches(Level.STAFF):
             raise fail("Only staff and above belong to organisations.")
-        organisation_ids = [await organisations.find_by_name(unit, name) for name in wanted.organisations]
-        for name, organisation_id in zip(wanted.organisations, organisation_ids, strict=True):
-            if organisation_id is None:
-                raise fail(f"There is no organisation called {name!r}.")
+        organisation_ids = [await _organisation_id(unit, name) for name in wanted.organisations]
         user_id = await identity.create_person(
             unit,
             actor,
@@ -93,6 +91,12 @@ async def _create(services: Services, wanted: Wanted, level: Level, password_has
             ),
         )
         for organisation_id in organisation_ids:
-            assert organisation_id is not None
             await identity.add_staff_membership(unit, organisation_id, user_id)
         return user_id
+
+
+async def _organisation_id(unit: Unit, name: str) -> OrganisationId:
+    found = await organisations.find_by_name(unit, name)
+    if found is None:
+        raise fail(f"There is no organisation called {name!r}.")
+    return found
