@@ -68,9 +68,6 @@ async def create(
     if nhs_number is not None:
         claims.append(f"nhs-number:{nhs_number}")
     payload: Document = {"document": document, "if_match": 0, "organisation_id": organisation_id, "act": act.value}
-    await intents.perform(
-        unit,
-        actor,
-        Wish(KIND, payload, claims=claims, idempotency_key=idempotency_key, fingerprint=fingerprint),
-    )
-    return patient_id
+    wish = Wish(KIND, payload, claims=claims, idempotency_key=idempotency_key, fingerprint=fingerprint)
+    result = await intents.perform(unit, actor, wish)
+    return PatientId(result["patient_id"])

@@ -126,6 +126,7 @@ def upgrade() -> None:
         sa.UniqueConstraint("owner_key", "idempotency_key", name=op.f("uq_intent_owner_key_idempotency_key")),
     )
     with op.batch_alter_table("intent", schema=None) as batch_op:
+        batch_op.create_index("ix_intent_closed_at", ["closed_at"], unique=False)
         batch_op.create_index(
             "ix_intent_pending",
             ["lease_until"],
@@ -625,6 +626,7 @@ def downgrade() -> None:
             sqlite_where=sa.text("state = 'pending'"),
             postgresql_where=sa.text("state = 'pending'"),
         )
+        batch_op.drop_index("ix_intent_closed_at")
 
     op.drop_table("intent")
     with op.batch_alter_table("fhir_search_key", schema=None) as batch_op:
