@@ -29,11 +29,14 @@ from quill.health.service import HealthMonitor
 from quill.intents import service as intents
 from quill.kit.database import Database
 from quill.kit.logs import configure, where
+from quill.letters import service as letters
+from quill.letters.routes import router as letters_router
 from quill.patients.service import KIND as PATIENT_KIND
 from quill.settings import Settings
 from quill.unit import Services
 
 SWEEP_SECONDS = 5.0
+TEMPLATE_RETRY_SECONDS = 5.0
 
 DOCS_CONTENT_POLICY = (
     "default-src 'none'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
@@ -41,9 +44,13 @@ DOCS_CONTENT_POLICY = (
 )
 """The interactive pages run scripts; they exist in development only."""
 
-ROUTERS = (health_router, accounts_router)
+ROUTERS = (
+    health_router,
+    accounts_router,
+    letters_router,
+)
 
-KINDS: Mapping[str, intents.Kind] = {kind.name: kind for kind in (PATIENT_KIND,)}
+KINDS: Mapping[str, intents.Kind] = {kind.name: kind for kind in (PATIENT_KIND, letters.KIND)}
 """What the sweep knows how to finish."""
 
 log = structlog.get_logger()
@@ -118,6 +125,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     app.state.health = HealthMonitor(services)
     tasks = [
         asyncio.create_task(_sweep_for_ever(services), name="sweep"),
+        asyncio.create_task(_ensure_letter_template(services), name="letter-template"),
         asyncio.create_task(run_sealer(services.database, services.settings.resolved_anchor_file), name="sealer"),
     ]
     try:
@@ -138,6 +146,18 @@ async def _sweep_for_ever(services: Services) -> None:
         except Exception as error:  # noqa: BLE001 - the database may be away for a while; the sweep outlives that
             log.warning("sweep_failed", cause=where(error))
         await asyncio.sleep(SWEEP_SECONDS)
+
+
+async def _ensure_letter_template(services: Services) -> None:
+    """Teach the openEHR store what a letter is; until it answers, letters are 503 and everything else works."""
+    while services.settings.clinical_services_enabled:
+        try:
+            await letters.ensure_template(services)
+        except Exception as error:  # noqa: BLE001 - the store may be away for a while; starting outlives that
+            log.warning("letter_template_missing", cause=where(error))
+            await asyncio.sleep(TEMPLATE_RETRY_SECONDS)
+        else:
+            return
 
 
 def _add_interactive_pages(app: FastAPI) -> None:

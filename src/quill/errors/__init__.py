@@ -20,6 +20,7 @@ QuillError
 │   └── RequestInProgress · IdempotencyKeyReused
 ├── Gone 410                       it was, and will not be again
 ├── StaleEdit 412                  edited by someone else since it was read
+├── PreconditionRequired 428       an edit that does not say which version it replaces
 ├── MethodNotAllowed 405 · BodyTooLarge 413
 ├── Unprocessable 422              malformed input, never the input itself
 ├── TooManyRequests 429            with Retry-After
@@ -42,6 +43,7 @@ from quill.errors.kinds import (
     Gone,
     MethodNotAllowed,
     NotFound,
+    PreconditionRequired,
     QuillError,
     StaleEdit,
     TooManyRequests,
@@ -168,6 +170,7 @@ __all__ = [
     "PatientHasNoAccount",
     "PatientNotFound",
     "PermissionLevelUnknown",
+    "PreconditionRequired",
     "QuillError",
     "ReauthenticationRequired",
     "RequestInProgress",

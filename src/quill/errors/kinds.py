@@ -81,6 +81,13 @@ class StaleEdit(QuillError):
     sentence = "This record was changed by someone else since you read it"
 
 
+class PreconditionRequired(QuillError):
+    """An edit that does not say which version it replaces (RFC 6585, section 3)."""
+
+    status, code, title = 428, "precondition_required", "Precondition required"
+    sentence = "Send If-Match with the ETag of the version you read"
+
+
 class BodyTooLarge(QuillError):
     """The body is larger than the server takes."""
 
