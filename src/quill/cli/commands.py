@@ -82,6 +82,31 @@ def create_user(
 
 
 @app.command()
+def demo(
+    patients: Annotated[int, typer.Option(help="How many patients.", min=0)] = 12,
+    conversations: Annotated[int, typer.Option(help="How many conversations.", min=0)] = 4,
+    messages: Annotated[int, typer.Option(help="How many messages in all.", min=0)] = 16,
+    as_json: Annotated[bool, typer.Option("--json", help="Print who can sign in as JSON.")] = False,
+) -> None:
+    """Fill an empty database with an invented clinic and print who can sign in."""
+    from quill.cli import demo as clinic
+
+    clinic.fill(clinic.Size(patients=patients, conversations=conversations, messages=messages), as_json=as_json)
+
+
+@app.command()
+def import_patients(
+    file: Annotated[Path, typer.Argument(help="FHIR Patients, one a line (NDJSON), or a Bundle.")],
+    organisation: Annotated[str, typer.Option(help="Name of the organisation whose care they join.")],
+    replace: Annotated[bool, typer.Option("--replace", help="Let changed records replace the known ones.")] = False,
+) -> None:
+    """Import FHIR Patients; those that cannot be taken are listed with line and reason, the rest goes in."""
+    from quill.cli import importing
+
+    importing.import_file(file, organisation, is_replacing=replace)
+
+
+@app.command()
 def openapi(
     file: Annotated[Path | None, typer.Argument(help="Where to write it; standard output when left out.")] = None,
     check: Annotated[Path | None, typer.Option(help="Only tell whether this file is up to date.")] = None,
