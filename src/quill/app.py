@@ -31,6 +31,7 @@ from quill.kit.database import Database
 from quill.kit.logs import configure, where
 from quill.letters import service as letters
 from quill.letters.routes import router as letters_router
+from quill.organisations.routes import router as organisations_router
 from quill.patients.service import KIND as PATIENT_KIND
 from quill.settings import Settings
 from quill.unit import Services
@@ -47,6 +48,7 @@ DOCS_CONTENT_POLICY = (
 ROUTERS = (
     health_router,
     accounts_router,
+    organisations_router,
     letters_router,
 )
 

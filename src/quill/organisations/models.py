@@ -7,6 +7,8 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from quill.kit.database import Base
 
+ONLY_PENDING = sa.text("decided_at IS NULL")
+
 
 class Organisation(Base):
     """A practice, team, clinic, department or school."""
@@ -30,3 +32,28 @@ class OrganisationFeature(Base):
     feature_key: Mapped[str] = mapped_column(sa.String(50), primary_key=True)
     enabled_at: Mapped[datetime.datetime]
     enabled_by_user_id: Mapped[int | None] = mapped_column(sa.ForeignKey("user_account.id", ondelete="SET NULL"))
+
+
+class JoinRequest(Base):
+    """Somebody asked to work in an organisation; pending until an admin decides, and kept as a record afterwards."""
+
+    __tablename__ = "join_request"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    organisation_id: Mapped[int] = mapped_column(sa.ForeignKey("organisation.id", ondelete="CASCADE"), index=True)
+    user_id: Mapped[int] = mapped_column(sa.ForeignKey("user_account.id", ondelete="CASCADE"))
+    requested_at: Mapped[datetime.datetime]
+    decided_at: Mapped[datetime.datetime | None]
+    decided_by_user_id: Mapped[int | None] = mapped_column(sa.ForeignKey("user_account.id", ondelete="SET NULL"))
+    is_approved: Mapped[bool | None]
+
+    __table_args__ = (
+        sa.Index(
+            "uq_join_request_pending",
+            "user_id",
+            "organisation_id",
+            unique=True,
+            sqlite_where=ONLY_PENDING,
+            postgresql_where=ONLY_PENDING,
+        ),
+    )
