@@ -34,6 +34,7 @@ from quill.letters.routes import router as letters_router
 from quill.organisations.routes import router as organisations_router
 from quill.patients.service import KIND as PATIENT_KIND
 from quill.settings import Settings
+from quill.staff.routes import router as staff_router
 from quill.unit import Services
 
 SWEEP_SECONDS = 5.0
@@ -49,6 +50,7 @@ ROUTERS = (
     health_router,
     accounts_router,
     organisations_router,
+    staff_router,
     letters_router,
 )
 

@@ -7,6 +7,9 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from quill.kit.database import Base
 
+LONGEST_NAME = 255
+LONGEST_LOCATION = 500
+
 ONLY_PENDING = sa.text("decided_at IS NULL")
 
 
@@ -16,9 +19,9 @@ class Organisation(Base):
     __tablename__ = "organisation"
 
     id: Mapped[int] = mapped_column(primary_key=True)
-    name: Mapped[str] = mapped_column(sa.String(255))
+    name: Mapped[str] = mapped_column(sa.String(LONGEST_NAME))
     type: Mapped[str] = mapped_column(sa.String(50))
-    location: Mapped[str | None] = mapped_column(sa.String(500))
+    location: Mapped[str | None] = mapped_column(sa.String(LONGEST_LOCATION))
     created_at: Mapped[datetime.datetime]
     updated_at: Mapped[datetime.datetime]
 

@@ -39,6 +39,12 @@ async def count_organisations(session: AsyncSession) -> int:
     return await session.scalar(sa.select(sa.func.count()).select_from(Organisation)) or 0
 
 
+async def ids_by_name(session: AsyncSession, name: str) -> list[int]:
+    """Return the numbers of the organisations with exactly this name."""
+    rows = await session.scalars(sa.select(Organisation.id).where(Organisation.name == name).order_by(Organisation.id))
+    return list(rows)
+
+
 async def organisations_named(session: AsyncSession, ids: Collection[int]) -> Sequence[sa.Row[*tuple[Any, ...]]]:
     """Return the organisations with these numbers, in order of their numbers."""
     result = await session.execute(

@@ -24,7 +24,9 @@ async def enabled_features(reader: Reader, actor: Actor) -> list[str]:
     return await queries.features_of(reader.session, actor.primary_organisation_id)
 
 
-async def list_features(reader: Reader, actor: Actor, organisation_id: OrganisationId) -> Sequence[sa.Row[*tuple[Any, ...]]]:
+async def list_features(
+    reader: Reader, actor: Actor, organisation_id: OrganisationId
+) -> Sequence[sa.Row[*tuple[Any, ...]]]:
     """Return the features switched on: key, since when, and by whom if that account still exists.
 
     Raises:

@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from quill.actor import Actor
 from quill.audit import service as audit
 from quill.audit.service import Act
-from quill.errors import OrganisationNotFound, OrganisationTypeUnknown
+from quill.errors import Conflict, OrganisationNotFound, OrganisationTypeUnknown, Unprocessable
 from quill.identity import memberships
 from quill.identity import service as identity
 from quill.identity.catalogue import ORGANISATION_TYPES
@@ -19,7 +19,7 @@ from quill.kit import clock
 from quill.kit.ids import OrganisationId, PatientId
 from quill.kit.paging import Page, PageRequest, cursor_of
 from quill.organisations import queries
-from quill.organisations.models import Organisation
+from quill.organisations.models import LONGEST_LOCATION, LONGEST_NAME, Organisation
 from quill.unit import Reader, Unit
 
 WITH_Z = "Organization not found"
@@ -97,20 +97,38 @@ async def create(
     Args:
         unit: the transaction.
         actor: who makes it.
-        name: trimmed and not blank.
+        name: at most 255 characters; trimmed here.
         type: one of the catalogue.
-        location: where it is, or ``None``.
+        location: where it is, at most 500 characters; blank means unknown.
 
     Raises:
         OrganisationTypeUnknown: 400.
+        Unprocessable: 422, the name is blank, or something is too long.
     """
     _check_type(type)
+    name, place = name.strip(), (location or "").strip() or None
+    if not 0 < len(name) <= LONGEST_NAME:
+        raise Unprocessable.at("name", "The name must not be blank, nor too long")
+    if place is not None and len(place) > LONGEST_LOCATION:
+        raise Unprocessable.at("location", "The location is too long")
     now = clock.now()
-    row = Organisation(name=name, type=type, location=location, created_at=now, updated_at=now)
+    row = Organisation(name=name, type=type, location=place, created_at=now, updated_at=now)
     unit.session.add(row)
     await unit.session.flush()
     audit.record(unit, actor, Act.ORGANISATION_CREATE, subject=f"organisation:{row.id}")
     return _line(row)
+
+
+async def find_by_name(reader: Reader, name: str) -> OrganisationId | None:
+    """Return the organisation with exactly this name, or ``None``; for operators, who know places by their names.
+
+    Raises:
+        Conflict: 409, several have the name.
+    """
+    found = await queries.ids_by_name(reader.session, name.strip())
+    if len(found) > 1:
+        raise Conflict("Several organisations have this name")
+    return OrganisationId(found[0]) if found else None
 
 
 async def get(reader: Reader, actor: Actor, organisation_id: OrganisationId, page: PageRequest) -> OrganisationDetails:
