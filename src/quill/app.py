@@ -31,8 +31,10 @@ from quill.kit.database import Database
 from quill.kit.logs import configure, where
 from quill.letters import service as letters
 from quill.letters.routes import router as letters_router
+from quill.organisations.routes import router as organisations_router
 from quill.patients.service import KIND as PATIENT_KIND
 from quill.settings import Settings
+from quill.staff.routes import router as staff_router
 from quill.unit import Services
 
 SWEEP_SECONDS = 5.0
@@ -47,6 +49,8 @@ DOCS_CONTENT_POLICY = (
 ROUTERS = (
     health_router,
     accounts_router,
+    organisations_router,
+    staff_router,
     letters_router,
 )
 

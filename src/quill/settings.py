@@ -49,6 +49,11 @@ class Settings(BaseSettings):
         default_factory=list, description="Addresses or networks whose X-Forwarded-For is believed, as a JSON list."
     )
     cookie_domain: str | None = Field(None, description="Domain attribute of the cookies.")
+    public_organisation_list: bool = Field(
+        True,
+        description="Names of organisations are shown to strangers, for the registration form's picker; `false` shows "
+        "none, and people are made by an admin or join by the number they were told.",
+    )
     access_token_seconds: int = Field(15 * 60, ge=10, description="Lifetime of access and CSRF tokens.")
     refresh_token_seconds: int = Field(7 * 24 * 3600, ge=60, description="Lifetime of refresh tokens.")
     password_min_length: int | None = Field(

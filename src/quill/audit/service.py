@@ -69,6 +69,7 @@ class Act(StrEnum):
     USER_READ = "user:read"
     USER_LIST = "user:list"
     USER_LINK_PATIENT = "user:link-patient"
+    USER_UNLINK_PATIENT = "user:unlink-patient"
     COMPETENCIES_READ = "competencies:read"
     COMPETENCIES_CHANGE = "competencies:change"
     ROLES_CHANGE = "roles:change"

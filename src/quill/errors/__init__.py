@@ -12,11 +12,13 @@ QuillError
 ├── Unauthenticated 401            nobody is signed in, or no longer
 ├── Forbidden 403                  signed in, inside the scope, not allowed
 │   ├── CsrfFailed · ForeignOrigin · ReauthenticationRequired
-│   └── RoleMissing · CompetencyMissing · LevelMissing
+│   ├── RoleMissing · CompetencyMissing · LevelMissing
+│   └── SuperadminMissing · OwnLevel · OwnHighRiskCompetency
 ├── NotFound 404                   absent, or not yours: the same answer
 ├── Conflict 409                   the state of things refuses it
 │   ├── UsernameHeld · AlreadyMember · PatientExists · NhsNumberTaken · PatientDeactivated
 │   ├── ConversationClosed · PatientHasNoAccount · PatientAlreadyLinked · TotpAlreadyEnabled
+│   ├── JoinRequestDecided · LastSuperadmin · ExternalAccountNotLinked
 │   └── RequestInProgress · IdempotencyKeyReused
 ├── Gone 410                       it was, and will not be again
 ├── StaleEdit 412                  edited by someone else since it was read
@@ -70,6 +72,7 @@ from quill.errors.refusals import (
     CsrfFailed,
     CurrentPasswordWrong,
     EmailTaken,
+    ExternalAccountNotLinked,
     ForeignOrigin,
     GrantNotFound,
     IdempotencyKeyReused,
@@ -81,6 +84,9 @@ from quill.errors.refusals import (
     InvalidResetToken,
     InvalidToken,
     InvalidTotp,
+    JoinRequestDecided,
+    JoinRequestNotFound,
+    LastSuperadmin,
     LetterNotFound,
     LevelMissing,
     LoginNotFound,
@@ -95,6 +101,8 @@ from quill.errors.refusals import (
     OrganisationNotFound,
     OrganisationTypeUnknown,
     OrganisationUnknown,
+    OwnHighRiskCompetency,
+    OwnLevel,
     PasswordTooCommon,
     PasswordTooShort,
     PatientAlreadyLinked,
@@ -106,6 +114,7 @@ from quill.errors.refusals import (
     ReauthenticationRequired,
     RequestInProgress,
     RoleMissing,
+    SuperadminMissing,
     TotpAlreadyEnabled,
     TwoFactorRequired,
     UsernameHeld,
@@ -128,6 +137,7 @@ __all__ = [
     "CurrentPasswordWrong",
     "DatabaseUnavailable",
     "EmailTaken",
+    "ExternalAccountNotLinked",
     "FhirRefused",
     "FhirUnavailable",
     "Forbidden",
@@ -143,6 +153,9 @@ __all__ = [
     "InvalidResetToken",
     "InvalidToken",
     "InvalidTotp",
+    "JoinRequestDecided",
+    "JoinRequestNotFound",
+    "LastSuperadmin",
     "LetterNotFound",
     "LevelMissing",
     "LoginNotFound",
@@ -162,6 +175,8 @@ __all__ = [
     "OrganisationTypeUnknown",
     "OrganisationUnknown",
     "Overloaded",
+    "OwnHighRiskCompetency",
+    "OwnLevel",
     "PasswordTooCommon",
     "PasswordTooShort",
     "PatientAlreadyLinked",
@@ -176,6 +191,7 @@ __all__ = [
     "RequestInProgress",
     "RoleMissing",
     "StaleEdit",
+    "SuperadminMissing",
     "TooManyRequests",
     "TotpAlreadyEnabled",
     "TwoFactorRequired",

@@ -277,6 +277,42 @@ def upgrade() -> None:
         batch_op.create_index(batch_op.f("ix_intent_claim_intent_id"), ["intent_id"], unique=False)
 
     op.create_table(
+        "join_request",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("organisation_id", sa.Integer(), nullable=False),
+        sa.Column("user_id", sa.Integer(), nullable=False),
+        sa.Column("requested_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("decided_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("decided_by_user_id", sa.Integer(), nullable=True),
+        sa.Column("is_approved", sa.Boolean(), nullable=True),
+        sa.ForeignKeyConstraint(
+            ["decided_by_user_id"],
+            ["user_account.id"],
+            name=op.f("fk_join_request_decided_by_user_id_user_account"),
+            ondelete="SET NULL",
+        ),
+        sa.ForeignKeyConstraint(
+            ["organisation_id"],
+            ["organisation.id"],
+            name=op.f("fk_join_request_organisation_id_organisation"),
+            ondelete="CASCADE",
+        ),
+        sa.ForeignKeyConstraint(
+            ["user_id"], ["user_account.id"], name=op.f("fk_join_request_user_id_user_account"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_join_request")),
+    )
+    with op.batch_alter_table("join_request", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_join_request_organisation_id"), ["organisation_id"], unique=False)
+        batch_op.create_index(
+            "uq_join_request_pending",
+            ["user_id", "organisation_id"],
+            unique=True,
+            sqlite_where=sa.text("decided_at IS NULL"),
+            postgresql_where=sa.text("decided_at IS NULL"),
+        )
+
+    op.create_table(
         "login",
         sa.Column("id", sa.String(length=36), nullable=False),
         sa.Column("user_id", sa.Integer(), nullable=False),
@@ -364,6 +400,13 @@ def upgrade() -> None:
     with op.batch_alter_table("organisation_patient_member", schema=None) as batch_op:
         batch_op.create_index(
             "ix_organisation_patient_member_patient_id", ["patient_id", "organisation_id"], unique=False
+        )
+        batch_op.create_index(
+            "uq_organisation_patient_member_primary",
+            ["patient_id"],
+            unique=True,
+            sqlite_where=sa.text("is_primary"),
+            postgresql_where=sa.text("is_primary"),
         )
 
     op.create_table(
@@ -582,6 +625,11 @@ def downgrade() -> None:
 
     op.drop_table("organisation_staff_member")
     with op.batch_alter_table("organisation_patient_member", schema=None) as batch_op:
+        batch_op.drop_index(
+            "uq_organisation_patient_member_primary",
+            sqlite_where=sa.text("is_primary"),
+            postgresql_where=sa.text("is_primary"),
+        )
         batch_op.drop_index("ix_organisation_patient_member_patient_id")
 
     op.drop_table("organisation_patient_member")
@@ -594,6 +642,15 @@ def downgrade() -> None:
         batch_op.drop_index(batch_op.f("ix_login_user_id"))
 
     op.drop_table("login")
+    with op.batch_alter_table("join_request", schema=None) as batch_op:
+        batch_op.drop_index(
+            "uq_join_request_pending",
+            sqlite_where=sa.text("decided_at IS NULL"),
+            postgresql_where=sa.text("decided_at IS NULL"),
+        )
+        batch_op.drop_index(batch_op.f("ix_join_request_organisation_id"))
+
+    op.drop_table("join_request")
     with op.batch_alter_table("intent_claim", schema=None) as batch_op:
         batch_op.drop_index(batch_op.f("ix_intent_claim_intent_id"))
 
