@@ -48,6 +48,17 @@ class Settings(BaseSettings):
     trusted_proxies: list[str] = Field(
         default_factory=list, description="Addresses or networks whose X-Forwarded-For is believed, as a JSON list."
     )
+    smtp_url: SecretStr | None = Field(
+        None, description="Mail server as `smtp[s]://user:password@host:port`; without it no mail is sent."
+    )
+    mail_from: str | None = Field(
+        None, max_length=255, description="Sender address of mail; `noreply@` the host of the public URL when unset."
+    )
+    vapid_private_key: SecretStr | None = Field(
+        None,
+        description="Signs push notifications: a P-256 private number as unpadded base64url. Generated into the data "
+        "directory when unset; must be the same for every worker and stay the same, or devices must subscribe anew.",
+    )
     cookie_domain: str | None = Field(None, description="Domain attribute of the cookies.")
     access_token_seconds: int = Field(15 * 60, ge=10, description="Lifetime of access and CSRF tokens.")
     refresh_token_seconds: int = Field(7 * 24 * 3600, ge=60, description="Lifetime of refresh tokens.")
