@@ -9,9 +9,9 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from quill.kit import clock, ids
-from quill.kit.documents import Document, dumps
+from quill.kit.documents import Document, dumps, loads
 from quill.kit.ids import ConversationId, PatientId, UserId
-from quill.outbox import templates
+from quill.outbox import queries, templates
 from quill.outbox.models import LiveEventRow, OutboxEntry
 from quill.settings import Settings
 from quill.unit import Unit
@@ -138,3 +138,32 @@ def _waker(unit: Unit, name: str) -> Callable[[], Awaitable[None]]:
         signals.notify(name)
 
     return wake
+
+
+@dataclass(frozen=True, slots=True)
+class KeptEvent:
+    """A live event with the number that listeners resume after."""
+
+    id: int
+    event: LiveEvent
+
+
+async def list_events(session: AsyncSession, last_id: int, limit: int) -> list[KeptEvent]:
+    """Return the live events after one, oldest first."""
+    return [
+        KeptEvent(
+            id=row.id,
+            event=LiveEvent(
+                kind=row.kind,
+                patient_id=PatientId(row.patient_id),
+                conversation_id=None if row.conversation_id is None else ConversationId(row.conversation_id),
+                facts=loads(row.facts),
+            ),
+        )
+        for row in await queries.events_after(session, last_id, limit)
+    ]
+
+
+async def event_bounds(session: AsyncSession) -> tuple[int, int]:
+    """Return the numbers of the oldest and newest live event kept; zeros when there never was one."""
+    return await queries.event_bounds(session)
