@@ -8,6 +8,7 @@ import structlog
 import swagger_ui_bundle
 from fastapi import APIRouter, Depends, FastAPI, Request
 from fastapi.openapi.docs import get_swagger_ui_html
+from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import HTMLResponse, RedirectResponse
@@ -17,23 +18,37 @@ import quill.tables  # noqa: F401 - foreign keys name tables of other slices
 from quill import published
 from quill.access.guards import Public
 from quill.accounts.routes import router as accounts_router
+from quill.actor import Actor
 from quill.adapters.fhir.embedded import EmbeddedFhirStore
+from quill.adapters.mail.log import LogMailer
+from quill.adapters.mail.smtp import SmtpMailer
 from quill.adapters.openehr.embedded import EmbeddedOpenEhrStore
+from quill.adapters.push.vapid import Vapid, new_private_key
+from quill.adapters.push.webpush import WebPushSender
 from quill.audit.recorder import GroupRecorder
 from quill.audit.seals import run_sealer
 from quill.auth.service import Authenticator
 from quill.edge import problems
 from quill.edge.middleware import Edge
+from quill.events.feed import Feed
+from quill.events.routes import router as events_router
+from quill.events.service import MayReadConversation, Streaming
 from quill.health.routes import router as health_router
 from quill.health.service import HealthMonitor
 from quill.intents import service as intents
 from quill.kit.database import Database
+from quill.kit.ids import ConversationId
 from quill.kit.logs import configure, where
 from quill.letters import service as letters
 from quill.letters.routes import router as letters_router
 from quill.organisations.routes import router as organisations_router
+from quill.outbox.delivery import MailCarrier
+from quill.outbox.worker import Worker
 from quill.patients.service import KIND as PATIENT_KIND
-from quill.settings import Settings
+from quill.ports.mail import Mailer
+from quill.push.delivery import MayNotify, PushCarrier
+from quill.push.routes import router as push_router
+from quill.settings import Settings, kept_secret
 from quill.staff.routes import router as staff_router
 from quill.unit import Services
 
@@ -52,6 +67,8 @@ ROUTERS = (
     organisations_router,
     staff_router,
     letters_router,
+    push_router,
+    events_router,
 )
 
 KINDS: Mapping[str, intents.Kind] = {kind.name: kind for kind in (PATIENT_KIND, letters.KIND)}
@@ -93,6 +110,7 @@ def create_app(settings: Settings) -> FastAPI:
         telemetry={"tracing": False, "metrics": False, "logs": False, "operation_spans": False},
     )
     app.state.settings = settings
+    app.state.may_read_conversation = _no_conversation
     problems.install(app)
     for router in ROUTERS:
         app.include_router(router)
@@ -133,7 +151,8 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         asyncio.create_task(run_sealer(services.database, services.settings.resolved_anchor_file), name="sealer"),
     ]
     try:
-        yield
+        async with _telling(app, services):
+            yield
     finally:
         # The recorder goes first: the sealer's last turn then seals the rows it drained.
         await services.recorder.stop()
@@ -141,6 +160,62 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await services.database.dispose()
+
+
+@contextlib.asynccontextmanager
+async def _telling(app: FastAPI, services: Services) -> AsyncIterator[None]:
+    """Deliver mail and notifications, and feed live streams, while the application runs."""
+    settings, may_read = services.settings, app.state.may_read_conversation
+    feed = Feed(services)
+    app.state.streaming = Streaming(services.database, app.state.authenticator, feed, may_read)
+    sender = _push_sender(settings)
+    app.state.push_sender = sender
+    worker = Worker(
+        services,
+        {
+            "mail": MailCarrier(_mailer(settings)),
+            "push": PushCarrier(services.database, sender, _may_notify(may_read)),
+        },
+    )
+    tasks = [asyncio.create_task(feed.run(), name="feed"), asyncio.create_task(worker.run(), name="outbox")]
+    try:
+        with feed.closing_on_signals():
+            yield
+    finally:
+        feed.close()
+        await worker.stop()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await sender.close()
+
+
+def _mailer(settings: Settings) -> Mailer:
+    if settings.smtp_url is None:
+        return LogMailer(shows_links=not settings.is_production)
+    return SmtpMailer(settings.smtp_url.get_secret_value(), settings.resolved_mail_from)
+
+
+def _push_sender(settings: Settings) -> WebPushSender:
+    if settings.vapid_private_key is not None:
+        key = settings.vapid_private_key.get_secret_value()
+    else:
+        key = kept_secret(settings.data_dir / "vapid.key", new_private_key)
+    vapid = Vapid(key, f"mailto:{settings.resolved_mail_from}")
+    return WebPushSender(vapid, allows_loopback=not settings.is_production)
+
+
+def _may_notify(may_read: MayReadConversation) -> MayNotify:
+    async def may_notify(session: AsyncSession, actor: Actor, facts: Mapping[str, str]) -> bool:
+        return await may_read(session, actor, ConversationId(int(facts["conversation_id"])))
+
+    return may_notify
+
+
+async def _no_conversation(session: AsyncSession, actor: Actor, conversation_id: ConversationId) -> bool:
+    """Refuse: there is no conversation as long as no slice answers for them."""
+    del session, actor, conversation_id
+    return False
 
 
 async def _sweep_for_ever(services: Services) -> None:

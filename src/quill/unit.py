@@ -6,18 +6,22 @@ committed by whoever opened it before the answer leaves. Below that nobody commi
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from quill.kit.database import Database
+from quill.kit.signals import InProcessSignals, Signals
 from quill.ports.fhir import FhirStore
 from quill.ports.openehr import OpenEhrStore
 from quill.settings import Settings
 
 AuditRow = Mapping[str, Any]
+
+Session = AsyncSession
+"""A database session, for signatures at the edge, which knows no SQL."""
 
 
 class AuditRecorder(Protocol):
@@ -49,6 +53,7 @@ class Services:
     recorder: AuditRecorder
     fhir_for: Callable[[AsyncSession], FhirStore]
     openehr_for: Callable[[AsyncSession], OpenEhrStore]
+    signals: Signals = field(default_factory=InProcessSignals)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +104,7 @@ class Unit(Reader):
 
     def __init__(self, services: Services, session: AsyncSession, facts: RequestFacts) -> None:
         super().__init__(services, session, facts)
+        self._before_commit: list[Callable[[], Awaitable[None]]] = []
         self._after_commit: list[Callable[[], Awaitable[None]]] = []
         self._even_if_refused: list[Callable[[AsyncSession], Awaitable[None]]] = []
 
@@ -107,6 +113,10 @@ class Unit(Reader):
         """Open a short autocommit session, for what must be read before the transaction begins (guards, sign-in)."""
         async with self.services.database.reading() as session:
             yield session
+
+    def before_commit(self, callback: Callable[[], Awaitable[None]]) -> None:
+        """Run something as the last of the transaction, for what must hold no lock while other work goes on."""
+        self._before_commit.append(callback)
 
     def after_commit(self, callback: Callable[[], Awaitable[None]]) -> None:
         """Run something once the transaction is durable. If losing it would matter, write an outbox row instead."""
@@ -127,6 +137,8 @@ class Unit(Reader):
         await self.session.commit()
 
     async def _commit(self) -> None:
+        for callback in self._before_commit:
+            await callback()
         if rows := [*self.audit_rows, *self.refusal_rows]:
             await self.services.recorder.insert(self.session, rows)
         await self.session.commit()

@@ -130,6 +130,7 @@ class Act(StrEnum):
     PUSH_SUBSCRIBE = "push:subscribe"
     PUSH_UNSUBSCRIBE = "push:unsubscribe"
     PUSH_TEST = "push:test"
+    EVENTS_LISTEN = "events:listen"
 
     INTENT_SWEEP = "intent:sweep"
     INTENT_REFUSE = "intent:refuse"
