@@ -102,15 +102,15 @@ class Clinic:
 
         return self.run(work)
 
-    def statements(self, act: Callable[[], Any]) -> int:
-        """Return how many statements the application sends to its database while ``act`` runs."""
+    def selects(self, act: Callable[[], Any]) -> int:
+        """Return how many selects the application sends to its database while ``act`` runs."""
         sent: list[str] = []
 
         def note(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
             # Sealer, sweep, outbox and feed work on their own time; audit rows are written with those of others.
             task = asyncio.current_task()
             is_background = task is not None and task.get_name() in BACKGROUND_TASKS
-            if not is_background and not any(word in statement for word in ("audit_", "intent", "SAVEPOINT")):
+            if statement.startswith("SELECT") and not is_background and "audit_" not in statement:
                 sent.append(statement)
 
         engine = self.services.database.engine.sync_engine
