@@ -304,3 +304,13 @@ async def lock_superadmins(session: AsyncSession) -> list[int]:
         .with_for_update()
     )
     return list(await session.scalars(statement))
+
+
+async def linked_patient(session: AsyncSession, user_id: UserId) -> str | None:
+    """Return the patient record that is an account's own."""
+    return await session.scalar(sa.select(UserAccount.patient_id).where(UserAccount.id == user_id))
+
+
+async def is_anybody_there(session: AsyncSession) -> bool:
+    """Tell whether there is any account at all."""
+    return bool(await session.scalar(sa.select(sa.exists().select_from(UserAccount))))
