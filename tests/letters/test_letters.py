@@ -291,7 +291,7 @@ def test_one_of_two_parallel_amendments_wins(doctor: Person, patient: str) -> No
 
 
 def test_amendment_clicked_twice_makes_one_version(doctor: Person, patient: str) -> None:
-    """The same words of the same author over the same version are one amendment; the second may be told so, or stale."""
+    """The same words of the same author over the same version are one amendment; the second may be stale."""
     uid = written(doctor, patient)["composition_uid"]
     assert in_parallel(doctor, patient, uid, "Same", "Same") in ([200, 200], [200, 412])
     versions = doctor.get(f"{letters_of(patient)}/{uid}/versions").json()["versions"]
