@@ -30,6 +30,9 @@ Username = Annotated[str, StringConstraints(strip_whitespace=True, max_length=15
 EmailAddress = Annotated[str, StringConstraints(strip_whitespace=True, max_length=255), AfterValidator(_check_address)]
 Code = Annotated[str, StringConstraints(strip_whitespace=True, max_length=32)]
 
+OrganisationNumber = Annotated[int, Field(ge=-(2**31), lt=2**31)]
+"""A number the database can compare with; whether an organisation has it, the service says."""
+
 
 class LoginIn(Input):
     """Username, password and, where two-factor sign-in is on, a code of the app or a recovery code."""
@@ -46,7 +49,7 @@ class RegisterIn(Input):
     email: EmailAddress
     password: Password
     full_name: OptionalLine = None
-    organisation_id: Annotated[int | None, BeforeValidator(blank_as_absent), Field(ge=-(2**31), lt=2**31)] = None
+    organisation_id: Annotated[OrganisationNumber | None, BeforeValidator(blank_as_absent)] = None
 
 
 class ForgotPasswordIn(Input):
