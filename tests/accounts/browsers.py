@@ -3,26 +3,33 @@
 import base64
 import datetime
 import hmac
-import json
 import struct
+import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+import pytest
 import sqlalchemy as sa
 from starlette.testclient import TestClient
 
+from quill.adapters.mail.log import LogMailer
 from quill.identity.models import UserAccount
 from quill.kit import clock
 from quill.outbox.models import OutboxEntry
+from quill.ports.delivery import Delivery
+from quill.ports.mail import MailMessage
+from quill.settings import Settings
 from quill.unit import Unit
-from tests.clinic import PASSWORD, Clinic, Person
+from tests.clinic import Clinic, Person
+from tests.conftest import cheap_settings
+from tests.published_api import Browser
 
 
-def stranger(clinic: Clinic, source: str = "testclient") -> TestClient:
+def stranger(clinic: Clinic, source: str = "testclient") -> Browser:
     """Return a browser without cookies at an address."""
-    client = TestClient(clinic.client.app, raise_server_exceptions=False, client=(source, 50000))
+    client = Browser(clinic.client.app, raise_server_exceptions=False, client=(source, 50000))
     client.portal = clinic.client.portal
     return client
 
@@ -61,21 +68,42 @@ def at_once(act: Callable[[Any], Any], things: Iterable[Any]) -> list[Any]:
         return list(pool.map(act, listed))
 
 
-def mails(clinic: Clinic, template: str | None = None) -> list[dict[str, Any]]:
-    """Return the mails in the queue, oldest first: ``to``, ``template``, ``facts``. The one place that knows how."""
+class Mailbox:
+    """Every mail the application sends, in place of the mailer that only logs."""
 
-    async def read(unit: Unit) -> list[dict[str, Any]]:
-        statement = sa.select(OutboxEntry.payload).where(OutboxEntry.channel == "mail").order_by(OutboxEntry.id)
-        return [json.loads(payload) for payload in await unit.session.scalars(statement) if payload]
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._sent: list[MailMessage] = []
 
-    found: list[dict[str, Any]] = clinic.in_unit(read)
-    return [mail for mail in found if template in {None, mail["template"]}]
+        async def keep(_mailer: LogMailer, message: MailMessage) -> Delivery:
+            self._sent.append(message)
+            return Delivery.delivered()
+
+        monkeypatch.setattr(LogMailer, "send", keep)
+
+    def mails(self, clinic: Clinic, template: str | None = None) -> list[MailMessage]:
+        """Return the mails sent so far, in the order of their making, once the queue is empty."""
+        for _ in range(1000):
+            if not clinic.in_unit(_pending_mails):
+                break
+            time.sleep(0.01)
+        ordered = sorted(self._sent, key=lambda mail: mail.id)
+        return [mail for mail in ordered if template in {None, mail.template}]
+
+    def reset_token(self, clinic: Clinic) -> str:
+        """Return the token of the newest reset mail."""
+        link = self.mails(clinic, "password-reset")[-1].link
+        assert link is not None
+        return parse_qs(urlsplit(link).query)["token"][0]
 
 
-def reset_token(clinic: Clinic) -> str:
-    """Return the token of the newest reset mail."""
-    link = str(mails(clinic, "password-reset")[-1]["facts"]["link"])
-    return parse_qs(urlsplit(link).query)["token"][0]
+async def _pending_mails(unit: Unit) -> int:
+    statement = sa.select(sa.func.count()).select_from(OutboxEntry).where(OutboxEntry.state == "pending")
+    return int(await unit.session.scalar(statement) or 0)
+
+
+def like(settings: Settings, **changes: object) -> Settings:
+    """Return the settings of a test with changes; the same data directory, the same database."""
+    return cheap_settings(settings.data_dir, database_url=settings.database_url, **changes)
 
 
 def account(clinic: Clinic, person: Person) -> UserAccount:
@@ -126,9 +154,3 @@ def enable_totp(person: Person) -> tuple[str, list[str]]:
     answer = person.post("/api/auth/totp/verify", {"code": code_at(secret, steps=-1)})
     assert answer.status_code == 200, answer.text
     return secret, answer.json()["recovery_codes"]
-
-
-__all__ = [
-    "PASSWORD", "account", "alter", "at_once", "code_at", "elsewhere", "enable_totp", "is_signed_in", "mails",
-    "refused", "reset_token", "set_up_totp", "stranger", "told", "tries", "wrong_code",
-]  # fmt: skip

@@ -1,4 +1,4 @@
-"""Time that can be moved."""
+"""Time that can be moved, and a mailbox."""
 
 from collections.abc import Iterator
 
@@ -6,6 +6,7 @@ import pytest
 import time_machine
 
 from quill.kit import clock
+from tests.accounts.browsers import Mailbox
 
 
 @pytest.fixture(autouse=True)
@@ -17,3 +18,9 @@ def later() -> Iterator[time_machine.Traveller]:
     start = int(clock.now().timestamp()) // 30 * 30 + 5
     with time_machine.travel(start, tick=True) as traveller:
         yield traveller
+
+
+@pytest.fixture(autouse=True)
+def mailbox(monkeypatch: pytest.MonkeyPatch) -> Mailbox:
+    """Return where the application's mails arrive."""
+    return Mailbox(monkeypatch)

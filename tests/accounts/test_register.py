@@ -11,9 +11,8 @@ from quill.identity.models import UserAccount
 from quill.organisations.models import JoinRequest
 from quill.settings import Settings
 from quill.unit import Unit
-from tests.accounts.browsers import at_once, stranger, told, tries
+from tests.accounts.browsers import at_once, like, stranger, told, tries
 from tests.clinic import Clinic
-from tests.conftest import cheap_settings
 
 NEW = {"username": "newcomer", "email": "New.Comer@Example.org", "password": "sixsix"}
 
@@ -62,7 +61,7 @@ def test_blank_optional_fields_count_as_absent(clinic: Clinic) -> None:
 
 
 def test_newcomer_is_a_learner_where_clinical_services_are_off(settings: Settings) -> None:
-    kept = cheap_settings(settings.data_dir, clinical_services_enabled=False)
+    kept = like(settings, clinical_services_enabled=False)
     with TestClient(create_app(kept)) as client:
         clinic = Clinic(client)
         assert register(client).status_code == 200
@@ -152,8 +151,8 @@ def test_malformed_registration_is_refused_and_makes_nothing(clinic: Clinic) -> 
 
 def test_production_wants_twelve_characters_that_are_not_common(settings: Settings) -> None:
     """gap: three different minimums; no maximum, breach list or reuse rule."""
-    kept = cheap_settings(
-        settings.data_dir,
+    kept = like(
+        settings,
         environment="production",
         secret_key="Zk3v9XqLw7RtYb2NcJ5hGf8DsAp0UmEo",
         public_url="https://quill.example.org",
@@ -165,6 +164,6 @@ def test_production_wants_twelve_characters_that_are_not_common(settings: Settin
 
 
 def test_setting_overrides_the_minimum(settings: Settings) -> None:
-    with TestClient(create_app(cheap_settings(settings.data_dir, password_min_length=9))) as client:
+    with TestClient(create_app(like(settings, password_min_length=9))) as client:
         assert told(register(client, password="eightchr")) == (400, "Password too short")
         assert register(client, password="ninechars").status_code == 200

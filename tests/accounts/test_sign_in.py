@@ -16,18 +16,17 @@ from quill.auth import new_passwords
 from quill.settings import Settings
 from quill.unit import RequestFacts, open_unit
 from tests.accounts.browsers import (
-    PASSWORD,
     account,
     alter,
     elsewhere,
     is_signed_in,
+    like,
     refused,
     stranger,
     told,
     tries,
 )
-from tests.clinic import Clinic
-from tests.conftest import cheap_settings
+from tests.clinic import PASSWORD, Clinic
 
 JSON = {"content-type": "application/json"}
 
@@ -84,7 +83,7 @@ def test_login_answers_name_and_roles_and_sets_three_cookies(clinic: Clinic) -> 
 
 
 def test_cookies_are_secure_and_carry_the_domain_where_the_public_url_is_https(settings: Settings) -> None:
-    kept = cheap_settings(settings.data_dir, public_url="https://quill.example.org", cookie_domain="quill.example.org")
+    kept = like(settings, public_url="https://quill.example.org", cookie_domain="quill.example.org")
     with TestClient(create_app(kept), base_url="https://quill.example.org") as client:
         person = Clinic(client).person(is_signed_in=False)
         answer = client.post("/api/auth/login", json={"username": person.username, "password": PASSWORD})
@@ -159,7 +158,7 @@ def test_hash_is_renewed_at_sign_in_when_its_parameters_are_old(settings: Settin
         clinic = Clinic(client)
         person = clinic.person("old.timer")
         before = account(clinic, person).password_hash
-    dearer = cheap_settings(settings.data_dir, argon2_time_cost=2)
+    dearer = like(settings, argon2_time_cost=2)
     with TestClient(create_app(dearer)) as client:
         clinic = Clinic(client)
         assert tries(client, "old.timer", "wrong").status_code == 400

@@ -18,12 +18,12 @@ from tests.accounts.browsers import (
     at_once,
     elsewhere,
     is_signed_in,
+    like,
     refused,
     stranger,
     told,
 )
 from tests.clinic import Clinic, Person
-from tests.conftest import cheap_settings
 
 QUARTER_OF_AN_HOUR = 15 * 60
 WEEK = 7 * 24 * 3600
@@ -235,16 +235,16 @@ def test_unsigned_and_foreign_tokens_are_refused(clinic: Clinic) -> None:
 def test_key_can_be_rotated_without_signing_anybody_out(settings: Settings) -> None:
     """gap: one HS256 secret for everything; no key id, no rotation path."""
     old, new = "old key " * 5, "new key " * 5
-    with TestClient(create_app(cheap_settings(settings.data_dir, secret_key=old))) as client:
+    with TestClient(create_app(like(settings, secret_key=old))) as client:
         cookies = jar(Clinic(client).person())
-    rotated = cheap_settings(settings.data_dir, secret_key=new, previous_secret_key=old)
+    rotated = like(settings, secret_key=new, previous_secret_key=old)
     with TestClient(create_app(rotated)) as client:
         clinic = Clinic(client)
         assert me_with(clinic, cookies["access_token"]).status_code == 200
         fresh = refresh_with(clinic, cookies["refresh_token"]).cookies["access_token"]
     kids = [jwt.get_unverified_header(token)["kid"] for token in (cookies["access_token"], fresh)]
     assert kids[0] != kids[1]
-    with TestClient(create_app(cheap_settings(settings.data_dir, secret_key=new))) as client:
+    with TestClient(create_app(like(settings, secret_key=new))) as client:
         clinic = Clinic(client)
         assert me_with(clinic, fresh).status_code == 200
         assert told(me_with(clinic, cookies["access_token"])) == (401, "Invalid token")

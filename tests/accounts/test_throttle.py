@@ -11,18 +11,17 @@ from quill.app import create_app
 from quill.auth.throttle import network_of, reset_mails_per_address
 from quill.settings import Settings
 from tests.accounts.browsers import (
-    PASSWORD,
     at_once,
     elsewhere,
     enable_totp,
+    like,
     set_up_totp,
     stranger,
     told,
     tries,
     wrong_code,
 )
-from tests.clinic import Clinic
-from tests.conftest import cheap_settings
+from tests.clinic import PASSWORD, Clinic
 
 
 def statuses(answers: list[Any]) -> Counter[int]:
@@ -103,7 +102,7 @@ def test_forwarding_header_does_not_help_a_guesser(clinic: Clinic) -> None:
 
 
 def test_trusted_proxy_tells_sources_apart(settings: Settings) -> None:
-    kept = cheap_settings(settings.data_dir, trusted_proxies=["10.0.0.0/8"])
+    kept = like(settings, trusted_proxies=["10.0.0.0/8"])
     with TestClient(create_app(kept), client=("10.1.1.1", 1)) as client:
         for source in ("192.0.2.1", "192.0.2.2"):
             # What stands left of the proxy's own entry is the caller's invention.

@@ -16,7 +16,6 @@ from quill.kit.ids import UserId
 from quill.settings import Settings
 from quill.unit import Unit
 from tests.accounts.browsers import (
-    PASSWORD,
     account,
     alter,
     at_once,
@@ -24,14 +23,14 @@ from tests.accounts.browsers import (
     elsewhere,
     enable_totp,
     is_signed_in,
+    like,
     refused,
     set_up_totp,
     told,
     tries,
     wrong_code,
 )
-from tests.clinic import Clinic, Person
-from tests.conftest import cheap_settings
+from tests.clinic import PASSWORD, Clinic, Person
 
 FRESH = 15 * 60
 
@@ -339,18 +338,18 @@ def test_malformed_bodies_are_refused_and_change_nothing(clinic: Clinic) -> None
 
 def test_secret_survives_the_rotation_of_the_key(settings: Settings, later: time_machine.Traveller) -> None:
     old, new = "old key " * 5, "new key " * 5
-    with TestClient(create_app(cheap_settings(settings.data_dir, secret_key=old))) as client:
+    with TestClient(create_app(like(settings, secret_key=old))) as client:
         person = Clinic(client).person()
         secret, codes = enable_totp(person)
-    both = cheap_settings(settings.data_dir, secret_key=new, previous_secret_key=old)
+    both = like(settings, secret_key=new, previous_secret_key=old)
     with TestClient(create_app(both)) as client:
         later.shift(60)
         assert sign_in(Clinic(client), person, code_at(secret)).status_code == 200
     # Used once under the new key, it is sealed with that one alone.
-    with TestClient(create_app(cheap_settings(settings.data_dir, secret_key=new))) as client:
+    with TestClient(create_app(like(settings, secret_key=new))) as client:
         later.shift(60)
         assert sign_in(Clinic(client), person, code_at(secret)).status_code == 200
-    with TestClient(create_app(cheap_settings(settings.data_dir, secret_key="third key " * 4))) as client:
+    with TestClient(create_app(like(settings, secret_key="third key " * 4))) as client:
         later.shift(60)
         # A lost key is trouble of the house, not a wrong code; the codes on paper still work.
         assert refused(sign_in(Clinic(client), person, code_at(secret))) == (503, "second_factor_unreadable")
