@@ -58,16 +58,17 @@ def person_select() -> sa.Select[*tuple[Any, ...]]:
     )
 
 
-def by_username(folded: str) -> sa.Select[*tuple[Any, ...]]:
-    """Return the select of what sign-in needs to know about a username."""
+def credentials_select() -> sa.Select[*tuple[Any, ...]]:
+    """Return the select of what sign-in needs to know about an account."""
     return sa.select(
         UserAccount.id,
+        UserAccount.username,
+        UserAccount.email,
         UserAccount.password_hash,
         UserAccount.is_active,
         UserAccount.is_totp_enabled,
         UserAccount.totp_secret,
-        UserAccount.totp_last_step,
-    ).where(UserAccount.username_folded == folded)
+    )
 
 
 async def lock_person(session: AsyncSession, user_id: UserId) -> UserAccount | None:

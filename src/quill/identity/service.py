@@ -32,18 +32,6 @@ add_patient_membership = memberships.add_patient_membership
 
 
 @dataclass(frozen=True, slots=True)
-class Credentials:
-    """What sign-in compares with."""
-
-    user_id: UserId
-    password_hash: str
-    is_active: bool
-    is_totp_enabled: bool
-    totp_secret: str | None
-    totp_last_step: int | None
-
-
-@dataclass(frozen=True, slots=True)
 class NewPerson:
     """An account to be made; the password is hashed already, names and addresses are trimmed."""
 
@@ -97,30 +85,6 @@ async def find_actor_by_username(session: AsyncSession, username: str) -> Actor 
     statement = person_select().where(UserAccount.username_folded == folded(username), UserAccount.is_active)
     row = (await session.execute(statement)).first()
     return actor_from(row) if row is not None else None
-
-
-async def find_credentials(session: AsyncSession, username: str) -> Credentials | None:
-    """Return what to compare a sign-in with, or ``None`` for an unknown username."""
-    row = (await session.execute(queries.by_username(folded(username)))).first()
-    if row is None:
-        return None
-    return Credentials(
-        user_id=UserId(row.id),
-        password_hash=row.password_hash,
-        is_active=row.is_active,
-        is_totp_enabled=row.is_totp_enabled,
-        totp_secret=row.totp_secret,
-        totp_last_step=row.totp_last_step,
-    )
-
-
-async def set_password_hash(unit: Unit, user_id: UserId, password_hash: str) -> None:
-    """Replace a person's password hash."""
-    await unit.session.execute(
-        sa.update(UserAccount)
-        .where(UserAccount.id == user_id)
-        .values(password_hash=password_hash, updated_at=clock.now())
-    )
 
 
 def check_catalogued(
