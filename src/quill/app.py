@@ -96,6 +96,15 @@ def build_services(settings: Settings) -> Services:
     )
 
 
+async def start_stores(services: Services) -> None:
+    """Give the stores what they need before the first record: the letter's template.
+
+    Raises:
+        OpenEhrUnavailable: 503, the store does not answer.
+    """
+    await letters.ensure_template(services)
+
+
 def create_app(settings: Settings) -> FastAPI:
     """Return the whole application; it opens its database when it starts and closes it when it stops."""
     app = FastAPI(
@@ -232,7 +241,7 @@ async def _ensure_letter_template(services: Services) -> None:
     """Teach the openEHR store what a letter is; until it answers, letters are 503 and everything else works."""
     while services.settings.clinical_services_enabled:
         try:
-            await finish_turn(letters.ensure_template(services))
+            await finish_turn(start_stores(services))
         except Exception as error:  # noqa: BLE001 - the store may be away for a while; starting outlives that
             log.warning("letter_template_missing", cause=where(error))
             await asyncio.sleep(TEMPLATE_RETRY_SECONDS)

@@ -15,4 +15,5 @@ def test_page_is_what_the_tour_sees(tmp_path: Path) -> None:
         assert Tour(tmp_path, SYNTHEA).walk() == page
     else:
         # The real patients are not part of the repository; the page must at least be the output of this script.
-        assert page.startswith("# A tour") and "307 read: 307 imported" in page
+        assert page.startswith("# A tour")
+        assert "307 read: 307 imported" in page

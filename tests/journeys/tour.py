@@ -22,7 +22,7 @@ SYNTHEA = ROOT.parent / "shared" / "data" / "synthea-patients.ndjson"
 """307 invented Americans (Synthea, Apache-2.0); not part of the repository."""
 INVENTED = ROOT / "tests" / "fixtures" / "patients.ndjson"
 
-PASSWORD = "correct horse battery"  # noqa: S105 - of a clinic that lasts a few seconds
+PASSWORD = "correct horse battery"
 PROGRAM = (sys.executable, "-c", "from quill.cli import main; main()")
 CHEAP = {"QUILL_ARGON2_TIME_COST": "1", "QUILL_ARGON2_MEMORY_KIB": "8", "QUILL_ARGON2_PARALLELISM": "1"}
 
@@ -97,9 +97,7 @@ class Tour:
         self.run("create-organisation", "--name", "Riverside Surgery", "--type", "gp_practice")
         self.run("create-organisation", "--name", "Northfield Clinic", "--type", "private_clinic")
         for username, place in (("dr.osei", "Riverside Surgery"), ("dr.north", "Northfield Clinic")):
-            self._create_user(
-                username, "staff", "general_practitioner", "--role", "Clinician", "--organisation", place
-            )
+            self._create_user(username, "staff", "general_practitioner", "--role", "Clinician", "--organisation", place)
         self._create_user("manager.reed", "admin", "clinic_manager")
         self._create_user("pat", "patient", "patient")
         self.say("## Real patients in")
@@ -118,7 +116,7 @@ class Tour:
         everybody = doctor.call("GET", "/api/patients").json()
         expected = [json.loads(line) for line in self._patients.read_text().splitlines() if line.strip()]
         assert {p["id"] for p in everybody["patients"]} == {p["id"] for p in expected}
-        wanted = sorted(expected, key=lambda p: p["id"])[0]
+        wanted = min(expected, key=lambda p: str(p["id"]))
         family = wanted["name"][0]["family"]
         found = doctor.call("GET", f"/api/patients?name={family[:4]}").json()["patients"]
         self.say(
