@@ -188,6 +188,14 @@ def test_link_dies_with_any_change_of_the_password(clinic: Clinic, mailbox: Mail
     assert elsewhere(clinic, person).sign_in(NEW).status_code == 200
 
 
+def test_link_dies_when_an_admin_sets_the_password(clinic: Clinic, mailbox: Mailbox) -> None:
+    person, admin = clinic.person(), clinic.admin()
+    token = token_for(clinic, mailbox, person)
+    assert admin.patch(f"/api/users/{person.id}", {"password": NEW}).status_code == 200
+    assert told(reset(clinic, token, "by the thief")) == BAD_LINK
+    assert not is_signed_in(person)
+
+
 def test_link_dies_when_the_account_is_disabled_or_has_another_address(clinic: Clinic, mailbox: Mailbox) -> None:
     disabled, moved = clinic.person(is_signed_in=False), clinic.person(is_signed_in=False)
     tokens = [token_for(clinic, mailbox, disabled), token_for(clinic, mailbox, moved)]

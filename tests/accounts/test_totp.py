@@ -8,11 +8,9 @@ import sqlalchemy as sa
 import time_machine
 from starlette.testclient import TestClient
 
-from quill.actor import Actor
 from quill.app import create_app
 from quill.auth import totp
 from quill.auth.models import RecoveryCode
-from quill.kit.ids import UserId
 from quill.settings import Settings
 from quill.unit import Unit
 from tests.accounts.browsers import (
@@ -26,6 +24,7 @@ from tests.accounts.browsers import (
     like,
     refused,
     set_up_totp,
+    stranger,
     told,
     tries,
     wrong_code,
@@ -299,18 +298,30 @@ def test_guesses_at_the_password_are_limited_there_too(clinic: Clinic, later: ti
     assert answers == [403] * 5 + [429]
 
 
-def test_admin_s_reset_turns_it_off_and_ends_every_login(clinic: Clinic) -> None:
+def test_admin_turns_it_off_for_somebody_who_lost_it(clinic: Clinic) -> None:
     """gap: no admin can disable it for a locked-out user."""
     person, admin = clinic.person(), clinic.admin()
     enable_totp(person)
-
-    async def act(unit: Unit) -> None:
-        await totp.disable_for(unit, Actor.job("admin"), UserId(person.id))
-
-    clinic.in_unit(act)
+    url = f"/api/users/{person.id}/totp/disable"
+    assert refused(stranger(clinic).post(url)) == (401, "not_authenticated")
+    assert refused(admin.client.post(url)) == (403, "csrf_failed")
+    assert clinic.clinician().post(url).status_code == 403
+    assert is_signed_in(person)
+    assert told(admin.post(url)) == (200, "disabled")
     assert not is_signed_in(person)
     assert is_signed_in(admin)
     assert person.sign_in().status_code == 200
+    assert refused(admin.post("/api/users/4711/totp/disable")) == (404, "user_not_found")
+
+
+def test_admin_may_not_turn_off_another_admin_s_or_their_own_from_there(clinic: Clinic) -> None:
+    admin, colleague, chief = clinic.admin(), clinic.admin(), clinic.superadmin()
+    enable_totp(colleague)
+    url = f"/api/users/{colleague.id}/totp/disable"
+    assert refused(admin.post(url)) == (403, "superadmin_missing")
+    assert refused(colleague.post(url)) == (403, "reauthentication_required")
+    assert colleague.get("/api/auth/me").json()["totp_enabled"] is True
+    assert told(chief.post(url)) == (200, "disabled")
 
 
 MALFORMED: list[tuple[str, dict[str, Any]]] = [

@@ -24,6 +24,7 @@ from quill.errors import (
     PatientDeactivated,
     PatientNotFound,
     PermissionLevelUnknown,
+    ReauthenticationRequired,
     SuperadminMissing,
     UsernameTaken,
     UserNotFound,
@@ -231,6 +232,15 @@ async def end_user_login(
     """Sign somebody out on one device."""
     await staff.end_login(unit, actor, UserId(user_id), login_id)
     return DetailOut(detail="ended")
+
+
+@router.post(
+    "/users/{user_id}/totp/disable", responses=answers(UserNotFound, SuperadminMissing, ReauthenticationRequired)
+)
+async def disable_user_totp(actor: UserChanger, unit: UnitDep, user_id: UserPath) -> DetailOut:
+    """Turn off the second factor of somebody who lost it; one's own is `POST /api/auth/totp/disable`."""
+    await staff.disable_second_factor(unit, actor, UserId(user_id))
+    return DetailOut(detail="disabled")
 
 
 @router.get("/cbac/my-competencies")

@@ -4,7 +4,7 @@ from quill.staff.service.accounts import Changes, NewAccount, change, create, sw
 from quill.staff.service.competencies import change_own_competencies, get_competencies
 from quill.staff.service.links import link_patient, unlink_patient
 from quill.staff.service.lists import UserDetails, get, list_around_patient, list_users
-from quill.staff.service.logins import end_login, end_logins, list_logins
+from quill.staff.service.logins import disable_second_factor, end_login, end_logins, list_logins
 
 __all__ = [
     "Changes",
@@ -13,6 +13,7 @@ __all__ = [
     "change",
     "change_own_competencies",
     "create",
+    "disable_second_factor",
     "end_login",
     "end_logins",
     "get",

@@ -1,12 +1,12 @@
-"""Other people's logins: seeing which are alive, and ending them when a device is lost."""
+"""Other people's logins: seeing which are alive, ending them when a device is lost, and the second factor with it."""
 
 from quill.actor import Actor
 from quill.audit import service as audit
 from quill.audit.service import Act
-from quill.auth import logins
+from quill.auth import logins, totp
 from quill.auth import service as auth
 from quill.auth.logins import LoginLine
-from quill.errors import LoginNotFound, UserNotFound
+from quill.errors import LoginNotFound, ReauthenticationRequired, UserNotFound
 from quill.identity import people
 from quill.kit.ids import LoginId, UserId
 from quill.kit.paging import Page, PageRequest
@@ -52,6 +52,21 @@ async def end_login(unit: Unit, actor: Actor, user_id: UserId, login_id: str) ->
     if not await logins.end_one(unit, user_id, LoginId(login_id), REASON):
         raise LoginNotFound
     audit.record(unit, actor, Act.LOGIN_END, subject=f"login:{login_id}")
+
+
+async def disable_second_factor(unit: Unit, actor: Actor, user_id: UserId) -> None:
+    """Turn off the second factor of somebody who lost both phone and recovery codes; ends their logins.
+
+    Raises:
+        UserNotFound: 404.
+        SuperadminMissing: 403, an admin wants to do this to another admin.
+        ReauthenticationRequired: 403, it is the admin's own, which is turned off with proof and not from here.
+    """
+    await _check(unit, actor, user_id)
+    if actor.user_id == user_id:
+        audit.record_refusal(unit, actor, Act.TWO_FACTOR_DISABLE, reason=ReauthenticationRequired.code)
+        raise ReauthenticationRequired
+    await totp.disable_for(unit, actor, user_id)
 
 
 async def _check(unit: Unit, actor: Actor, user_id: UserId) -> None:
