@@ -28,6 +28,8 @@ from quill.health.service import HealthMonitor
 from quill.intents import service as intents
 from quill.kit.database import Database
 from quill.kit.logs import where
+from quill.patients.contact import FhirContact
+from quill.patients.routes import router as patients_router
 from quill.patients.service import KIND as PATIENT_KIND
 from quill.settings import Settings
 from quill.unit import Services
@@ -40,7 +42,11 @@ DOCS_CONTENT_POLICY = (
 )
 """The interactive pages run scripts; they exist in development only."""
 
-ROUTERS = (health_router, accounts_router)
+ROUTERS = (
+    health_router,
+    accounts_router,
+    patients_router,
+)
 
 KINDS: Mapping[str, intents.Kind] = {kind.name: kind for kind in (PATIENT_KIND,)}
 """What the sweep knows how to finish."""
@@ -113,6 +119,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     app.state.services = services
     app.state.authenticator = Authenticator(services.settings)
     app.state.health = HealthMonitor(services)
+    app.state.fhir_contact = FhirContact()
     tasks = [
         asyncio.create_task(_sweep_for_ever(services), name="sweep"),
         asyncio.create_task(run_sealer(services.database, services.settings.resolved_anchor_file), name="sealer"),

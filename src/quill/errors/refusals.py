@@ -178,6 +178,12 @@ class PatientNotFound(NotFound):
     code, sentence = "patient_not_found", "Patient not found"
 
 
+class PatientNotInFhir(NotFound):
+    """The record store holds no such patient, or none of this caller's."""
+
+    code, sentence = "patient_not_in_fhir", "Patient not found in FHIR server"
+
+
 class LetterNotFound(NotFound):
     """No such letter under this patient."""
 

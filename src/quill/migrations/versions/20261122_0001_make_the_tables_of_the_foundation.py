@@ -59,8 +59,8 @@ def upgrade() -> None:
     )
     with op.batch_alter_table("fhir_resource", schema=None) as batch_op:
         batch_op.create_index(
-            batch_op.f("ix_fhir_resource_birth_date"),
-            ["birth_date"],
+            batch_op.f("ix_fhir_resource_birth_date_resource_type_last_updated_id"),
+            ["birth_date", "resource_type", "last_updated", "id"],
             unique=False,
             sqlite_where=sa.text("birth_date IS NOT NULL"),
             postgresql_where=sa.text("birth_date IS NOT NULL"),
@@ -71,8 +71,8 @@ def upgrade() -> None:
             unique=False,
         )
         batch_op.create_index(
-            batch_op.f("ix_fhir_resource_subject_resource_type_last_updated"),
-            ["subject", "resource_type", "last_updated"],
+            batch_op.f("ix_fhir_resource_subject_resource_type_last_updated_id"),
+            ["subject", "resource_type", "last_updated", "id"],
             unique=False,
             sqlite_where=sa.text("subject IS NOT NULL"),
             postgresql_where=sa.text("subject IS NOT NULL"),
@@ -404,9 +404,7 @@ def upgrade() -> None:
         sa.Column("sort_name", sa.Text(), nullable=False),
         sa.Column("search_text", sa.Text(), nullable=False),
         sa.Column("birth_date", sa.String(length=10), nullable=True),
-        sa.Column("gender", sa.String(length=10), nullable=True),
         sa.Column("nhs_number", sa.String(length=10), nullable=True),
-        sa.Column("document", sa.Text(), nullable=False),
         sa.Column("is_active", sa.Boolean(), nullable=False),
         sa.Column("activity_changed_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("activity_changed_by_user_id", sa.Integer(), nullable=True),
@@ -426,6 +424,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("patient_id", name=op.f("pk_patient_index")),
     )
     with op.batch_alter_table("patient_index", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_patient_index_birth_date"), ["birth_date"], unique=False)
         batch_op.create_index("ix_patient_index_sort_name_patient_id", ["sort_name", "patient_id"], unique=False)
         batch_op.create_index(
             "uq_patient_index_nhs_number",
@@ -523,6 +522,18 @@ def upgrade() -> None:
         )
 
     op.create_table(
+        "patient_document",
+        sa.Column("patient_id", sa.String(length=64), nullable=False),
+        sa.Column("document", sa.Text(), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["patient_id"],
+            ["patient_index.patient_id"],
+            name=op.f("fk_patient_document_patient_id_patient_index"),
+            ondelete="CASCADE",
+        ),
+        sa.PrimaryKeyConstraint("patient_id", name=op.f("pk_patient_document")),
+    )
+    op.create_table(
         "patient_identifier",
         sa.Column("patient_id", sa.String(length=64), nullable=False),
         sa.Column("position", sa.Integer(), nullable=False),
@@ -549,6 +560,7 @@ def downgrade() -> None:
         batch_op.drop_index(batch_op.f("ix_patient_identifier_value_folded"))
 
     op.drop_table("patient_identifier")
+    op.drop_table("patient_document")
     with op.batch_alter_table("message", schema=None) as batch_op:
         batch_op.drop_index("ix_message_conversation_id_created_at_id")
 
@@ -569,6 +581,7 @@ def downgrade() -> None:
             postgresql_where=sa.text("nhs_number IS NOT NULL AND is_active"),
         )
         batch_op.drop_index("ix_patient_index_sort_name_patient_id")
+        batch_op.drop_index(batch_op.f("ix_patient_index_birth_date"))
 
     op.drop_table("patient_index")
     with op.batch_alter_table("organisation_staff_member", schema=None) as batch_op:
@@ -634,13 +647,13 @@ def downgrade() -> None:
     op.drop_table("fhir_resource_version")
     with op.batch_alter_table("fhir_resource", schema=None) as batch_op:
         batch_op.drop_index(
-            batch_op.f("ix_fhir_resource_subject_resource_type_last_updated"),
+            batch_op.f("ix_fhir_resource_subject_resource_type_last_updated_id"),
             sqlite_where=sa.text("subject IS NOT NULL"),
             postgresql_where=sa.text("subject IS NOT NULL"),
         )
         batch_op.drop_index(batch_op.f("ix_fhir_resource_resource_type_last_updated_id"))
         batch_op.drop_index(
-            batch_op.f("ix_fhir_resource_birth_date"),
+            batch_op.f("ix_fhir_resource_birth_date_resource_type_last_updated_id"),
             sqlite_where=sa.text("birth_date IS NOT NULL"),
             postgresql_where=sa.text("birth_date IS NOT NULL"),
         )
