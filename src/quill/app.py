@@ -31,6 +31,8 @@ from quill.kit.logs import where
 from quill.patients.contact import FhirContact
 from quill.patients.routes import router as patients_router
 from quill.patients.service import KIND as PATIENT_KIND
+from quill.prescriptions.routes import router as prescriptions_router
+from quill.prescriptions.service import KIND as PRESCRIPTION_KIND
 from quill.settings import Settings
 from quill.unit import Services
 
@@ -46,9 +48,10 @@ ROUTERS = (
     health_router,
     accounts_router,
     patients_router,
+    prescriptions_router,
 )
 
-KINDS: Mapping[str, intents.Kind] = {kind.name: kind for kind in (PATIENT_KIND,)}
+KINDS: Mapping[str, intents.Kind] = {kind.name: kind for kind in (PATIENT_KIND, PRESCRIPTION_KIND)}
 """What the sweep knows how to finish."""
 
 log = structlog.get_logger()

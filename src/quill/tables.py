@@ -10,6 +10,7 @@ from quill.intents import models as intent_models
 from quill.kit.database import Base
 from quill.organisations import models as organisation_models
 from quill.patients import models as patient_models
+from quill.prescriptions import models as prescription_models
 
 metadata = Base.metadata
 
@@ -24,4 +25,5 @@ __all__ = [
     "openehr_models",
     "organisation_models",
     "patient_models",
+    "prescription_models",
 ]

@@ -16,6 +16,7 @@ QuillError
 ├── NotFound 404                   absent, or not yours: the same answer
 ├── Conflict 409                   the state of things refuses it
 │   ├── UsernameHeld · AlreadyMember · PatientExists · NhsNumberTaken · PatientDeactivated
+│   ├── DuplicateIdentifier            another patient holds an identifier of an imported record
 │   ├── ConversationClosed · PatientHasNoAccount · PatientAlreadyLinked · TotpAlreadyEnabled
 │   └── RequestInProgress · IdempotencyKeyReused
 ├── Gone 410                       it was, and will not be again
@@ -66,6 +67,7 @@ from quill.errors.refusals import (
     ConversationNotFound,
     CsrfFailed,
     CurrentPasswordWrong,
+    DuplicateIdentifier,
     EmailTaken,
     ForeignOrigin,
     GrantNotFound,
@@ -125,6 +127,7 @@ __all__ = [
     "CsrfFailed",
     "CurrentPasswordWrong",
     "DatabaseUnavailable",
+    "DuplicateIdentifier",
     "EmailTaken",
     "FhirRefused",
     "FhirUnavailable",

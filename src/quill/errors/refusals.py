@@ -256,6 +256,12 @@ class NhsNumberTaken(Conflict):
     code, sentence = "nhs_number_taken", "A patient with this NHS number already exists"
 
 
+class DuplicateIdentifier(Conflict):
+    """Another patient holds one of the identifiers a record comes with."""
+
+    code, sentence = "duplicate_identifier", "Another patient holds one of its identifiers"
+
+
 class PatientDeactivated(Conflict):
     """The patient's record is deactivated and takes no new entries."""
 

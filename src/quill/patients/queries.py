@@ -73,9 +73,11 @@ async def holder_of_nhs_number(session: AsyncSession, nhs_number: str) -> str | 
 async def holders_of_identifiers(
     session: AsyncSession, folded: Sequence[str], *, but: PatientId
 ) -> set[tuple[str, str]]:
-    """Return which identifiers with these folded values other patients hold, as system and value."""
-    statement = sa.select(PatientIdentifier.system, PatientIdentifier.value).where(
-        PatientIdentifier.value_folded.in_(folded), PatientIdentifier.patient_id != but
+    """Return which identifiers with these folded values other live patients hold, as system and value."""
+    statement = (
+        sa.select(PatientIdentifier.system, PatientIdentifier.value)
+        .join(PatientIndex, PatientIndex.patient_id == PatientIdentifier.patient_id)
+        .where(PatientIdentifier.value_folded.in_(folded), PatientIdentifier.patient_id != but, PatientIndex.is_active)
     )
     return {(row.system, row.value) for row in await session.execute(statement)}
 

@@ -204,7 +204,7 @@ class PatientListOut(BaseModel):
     fhir_ready: bool = Field(description="`false`: the record store does not answer, this is the last known list.")
     as_of: datetime.datetime | None = Field(description="When the record store last answered.")
     next_cursor: str | None
-    total: int | None = Field(description="How many there are in all; told with the first page.")
+    total: int | None = Field(description="How many in all; told with the first page where counting is cheap.")
 
 
 class DemographicsOut(BaseModel):

@@ -83,6 +83,16 @@ async def check_takes_entries(reader: Reader, patient_id: PatientId) -> None:
         raise PatientDeactivated
 
 
+async def check_known(reader: Reader, patient_id: PatientId) -> None:
+    """Refuse to speak of a patient Quill does not know; for lists about one, where an admin is tied to everybody.
+
+    Raises:
+        PatientNotFound: 404.
+    """
+    if await queries.find_activity(reader.session, patient_id) is None:
+        raise PatientNotFound
+
+
 async def display_names(reader: Reader, patient_ids: Sequence[PatientId]) -> dict[PatientId, str]:
     """Return what to call each of these patients, for lists; one Quill does not know is missing."""
     return await queries.display_names(reader.session, patient_ids) if patient_ids else {}
