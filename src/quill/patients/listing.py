@@ -19,7 +19,6 @@ from quill.patients.projection import fold_identifier
 from quill.patients.queries import Filters
 from quill.unit import Reader
 
-
 LARGE_CIRCLE = 2000
 """From so many patients on, walking the list and asking of each whether the caller may see it beats gathering all the
 caller may see first: with 100,000 patients in one organisation 2 ms instead of 220."""

@@ -67,6 +67,8 @@ NewPatientId = Annotated[
 """A FHIR id that any store takes from a client; HAPI refuses those of digits alone."""
 Entries = Annotated[list[dict[str, Any]], Field(max_length=MOST_ENTRIES)] | None
 """FHIR elements, checked as part of the whole resource."""
+MergedEntries = Annotated[list[dict[str, Any]], Field(min_length=1, max_length=MOST_ENTRIES)] | None
+"""FHIR elements that replace those of their kind; an empty list would say nothing."""
 
 
 class PatientIn(Input):
@@ -143,11 +145,11 @@ class DemographicsIn(Input):
     sex: OptionalGender = None
     address: FlatAddress | Entries = None
     contact: FlatContact | Entries = None
-    name: Entries = None
+    name: MergedEntries = None
     telecom: Entries = None
     birthDate: BirthDate = None  # noqa: N815 - FHIR's word
     gender: OptionalGender = None
-    identifier: Entries = None
+    identifier: MergedEntries = None
     communication: Entries = None
     maritalStatus: dict[str, Any] | None = None  # noqa: N815 - FHIR's word
     deceasedBoolean: StrictBool | None = None  # noqa: N815 - FHIR's word
