@@ -192,7 +192,8 @@ def test_put_takes_flat_and_fhir_fields_and_keeps_the_rest(
 
 def test_put_of_nothing_changes_nothing(gp: Person, address: str) -> None:
     before = gp.get(address).json()
-    for body in ({}, {"given_name": "", "contact": {}, "address": {}, "gender": None, "birthDate": ""}):
+    blank: dict[str, Any] = {"given_name": "", "contact": {}, "address": {}, "gender": None, "birthDate": ""}
+    for body in ({}, blank):
         assert gp.put(f"{address}/demographics", body).json()["data"] == before
 
 
