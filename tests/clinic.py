@@ -1,11 +1,13 @@
 """A clinic for tests: makes organisations, people and patients through the services, and acts through HTTP."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import sqlalchemy as sa
 from starlette.testclient import TestClient
 
 from quill.actor import Actor, Level
+from quill.audit.models import AuditEvent
 from quill.auth.service import Authenticator
 from quill.identity import service as identity
 from quill.identity.service import NewPerson
@@ -14,6 +16,7 @@ from quill.kit.ids import UserId
 from quill.organisations.models import Organisation
 from quill.patients import service as patients
 from quill.unit import RequestFacts, Services, Unit, open_unit
+from tests.published_api import Browser
 
 PASSWORD = "correct horse battery"
 
@@ -23,7 +26,7 @@ class Person:
 
     def __init__(self, client: TestClient, user_id: int, username: str) -> None:
         # The same running application, but this person's own cookie jar.
-        self.client = TestClient(client.app, raise_server_exceptions=False)
+        self.client = Browser(client.app, raise_server_exceptions=False)
         self.client.portal = client.portal
         self.id = user_id
         self.username = username
@@ -58,6 +61,11 @@ class Person:
         return self.client.delete(url, headers=self.csrf | (headers or {}), **kwargs)
 
 
+async def _audit_rows(unit: Unit, act: str) -> Sequence[sa.Row[Any]]:
+    columns = AuditEvent.__table__.columns
+    return (await unit.session.execute(sa.select(*columns).where(AuditEvent.act == act).order_by(AuditEvent.id))).all()
+
+
 class Clinic:
     """Makes what a test needs, smallest valid thing first."""
 
@@ -90,6 +98,29 @@ class Clinic:
                 return await act(unit)
 
         return self.run(work)
+
+    def statements(self, act: Callable[[], Any]) -> int:
+        """Return how many statements the application sends to its database while ``act`` runs."""
+        sent: list[str] = []
+
+        def note(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+            # The sealer and the sweep work on their own time; audit rows are written together with those of others.
+            if not any(word in statement for word in ("audit_", "intent", "SAVEPOINT")):
+                sent.append(statement)
+
+        engine = self.services.database.engine.sync_engine
+        sa.event.listen(engine, "before_cursor_execute", note)
+        try:
+            act()
+        finally:
+            sa.event.remove(engine, "before_cursor_execute", note)
+        return len(sent)
+
+    def audited(self, act: str) -> Sequence[sa.Row[Any]]:
+        """Return the audit rows of an act, in order of their numbers."""
+        return self.in_unit(  # type: ignore[no-any-return]
+            lambda unit: _audit_rows(unit, act)
+        )
 
     def person(
         self,
@@ -142,6 +173,10 @@ class Clinic:
     def admin(self, **extra: Any) -> Person:
         """Make an admin without an organisation."""
         return self.person(level=Level.ADMIN, profession="system_administrator", **extra)
+
+    def superadmin(self, **extra: Any) -> Person:
+        """Make a superadmin without an organisation."""
+        return self.person(level=Level.SUPERADMIN, profession="system_administrator", **extra)
 
     def organisation(self, name: str = "Riverside Surgery", type: str = "gp_practice") -> int:  # noqa: A002 - the wire's word
         """Make an organisation and return its id."""

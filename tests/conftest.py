@@ -1,18 +1,18 @@
 """What every test may use: a migrated database of its own, the whole application, and people who are signed in."""
 
-import asyncio
-import shutil
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+from fastapi import FastAPI
 from starlette.testclient import TestClient
 
 from quill.app import create_app
 from quill.kit.database import Database
-from quill.migrations import runner
 from quill.settings import Settings
 from tests.clinic import Clinic
+from tests.databases import Databases, SqliteDatabases, make_databases
+from tests.published_api import Browser
 
 
 @pytest.fixture
@@ -22,24 +22,31 @@ def anyio_backend() -> str:
 
 
 @pytest.fixture(scope="session")
-def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return an empty SQLite file that the migrations made; copied for each test."""
-    path = tmp_path_factory.mktemp("migrated") / "quill.sqlite3"
+def databases(tmp_path_factory: pytest.TempPathFactory) -> Databases:
+    """Return what makes migrated databases, on SQLite or on the PostgreSQL this run is given."""
+    return make_databases(tmp_path_factory.mktemp("databases"))
 
-    async def make() -> None:
-        database = Database(f"sqlite+aiosqlite:///{path}")
-        await runner.upgrade(database)
-        await database.dispose()
 
-    asyncio.run(make())
-    return path
+@pytest.fixture(scope="session")
+def sqlite_databases(tmp_path_factory: pytest.TempPathFactory) -> SqliteDatabases:
+    """Return what makes migrated SQLite files, for tests about SQLite itself."""
+    return SqliteDatabases(tmp_path_factory.mktemp("sqlite"))
 
 
 @pytest.fixture
-def settings(tmp_path: Path, migrated: Path) -> Settings:
+async def sqlite_database(tmp_path: Path, sqlite_databases: SqliteDatabases) -> AsyncIterator[Database]:
+    """Return a migrated SQLite database, whatever the rest of the suite runs on."""
+    database = Database(sqlite_databases.fresh(tmp_path))
+    yield database
+    await database.dispose()
+
+
+@pytest.fixture
+def settings(tmp_path: Path, databases: Databases) -> Iterator[Settings]:
     """Return settings of a test's own clinic: a fresh migrated database, cheap password hashing."""
-    shutil.copy(migrated, tmp_path / "quill.sqlite3")
-    return cheap_settings(tmp_path)
+    url = databases.fresh(tmp_path)
+    yield cheap_settings(tmp_path, database_url=url)
+    databases.drop(url)
 
 
 def cheap_settings(data_dir: Path, **overrides: object) -> Settings:
@@ -63,10 +70,17 @@ async def database(settings: Settings) -> AsyncIterator[Database]:
     await database.dispose()
 
 
+@pytest.fixture(scope="session")
+def application(tmp_path_factory: pytest.TempPathFactory) -> FastAPI:
+    """Return the application, assembled once; each test starts it anew on a database of its own."""
+    return create_app(cheap_settings(tmp_path_factory.mktemp("unused")))
+
+
 @pytest.fixture
-def client(settings: Settings) -> Iterator[TestClient]:
-    """Return a browser without a login at a running application."""
-    with TestClient(create_app(settings), raise_server_exceptions=False) as client:
+def client(application: FastAPI, settings: Settings) -> Iterator[TestClient]:
+    """Return a browser without a login at a running application; it checks every answer."""
+    application.state.settings = settings
+    with Browser(application, raise_server_exceptions=False) as client:
         yield client
 
 

@@ -8,6 +8,8 @@ import structlog
 import swagger_ui_bundle
 from fastapi import APIRouter, Depends, FastAPI, Request
 from fastapi.openapi.docs import get_swagger_ui_html
+from sqlalchemy.ext.asyncio import AsyncSession
+from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import HTMLResponse, RedirectResponse
 from starlette.staticfiles import StaticFiles
@@ -16,27 +18,46 @@ import quill.tables  # noqa: F401 - foreign keys name tables of other slices
 from quill import published
 from quill.access.guards import Public
 from quill.accounts.routes import router as accounts_router
+from quill.actor import Actor
 from quill.adapters.fhir.embedded import EmbeddedFhirStore
+from quill.adapters.mail.log import LogMailer
+from quill.adapters.mail.smtp import SmtpMailer
 from quill.adapters.openehr.embedded import EmbeddedOpenEhrStore
+from quill.adapters.push.vapid import Vapid, new_private_key
+from quill.adapters.push.webpush import WebPushSender
 from quill.audit.recorder import GroupRecorder
 from quill.audit.seals import run_sealer
 from quill.auth.service import Authenticator
 from quill.edge import problems
 from quill.edge.middleware import Edge
+from quill.events.feed import Feed
+from quill.events.routes import router as events_router
+from quill.events.service import MayReadConversation, Streaming
 from quill.health.routes import router as health_router
 from quill.health.service import HealthMonitor
 from quill.intents import service as intents
 from quill.kit.database import Database
-from quill.kit.logs import where
+from quill.kit.ids import ConversationId
+from quill.kit.logs import configure, where
+from quill.letters import service as letters
+from quill.letters.routes import router as letters_router
+from quill.organisations.routes import router as organisations_router
+from quill.outbox.delivery import MailCarrier
+from quill.outbox.worker import Worker
 from quill.patients.contact import FhirContact
 from quill.patients.routes import router as patients_router
 from quill.patients.service import KIND as PATIENT_KIND
+from quill.ports.mail import Mailer
 from quill.prescriptions.routes import router as prescriptions_router
 from quill.prescriptions.service import KIND as PRESCRIPTION_KIND
-from quill.settings import Settings
+from quill.push.delivery import MayNotify, PushCarrier
+from quill.push.routes import router as push_router
+from quill.settings import Settings, kept_secret
+from quill.staff.routes import router as staff_router
 from quill.unit import Services
 
 SWEEP_SECONDS = 5.0
+TEMPLATE_RETRY_SECONDS = 5.0
 
 DOCS_CONTENT_POLICY = (
     "default-src 'none'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
@@ -47,11 +68,16 @@ DOCS_CONTENT_POLICY = (
 ROUTERS = (
     health_router,
     accounts_router,
+    organisations_router,
+    staff_router,
     patients_router,
     prescriptions_router,
+    letters_router,
+    push_router,
+    events_router,
 )
 
-KINDS: Mapping[str, intents.Kind] = {kind.name: kind for kind in (PATIENT_KIND, PRESCRIPTION_KIND)}
+KINDS: Mapping[str, intents.Kind] = {kind.name: kind for kind in (PATIENT_KIND, PRESCRIPTION_KIND, letters.KIND)}
 """What the sweep knows how to finish."""
 
 log = structlog.get_logger()
@@ -85,12 +111,12 @@ def create_app(settings: Settings) -> FastAPI:
         openapi_url="/api/openapi.json" if not settings.is_production else None,
         docs_url=None,
         redoc_url=None,
-        max_body_size=settings.max_body_bytes,
         generate_unique_id_function=lambda route: route.name,
         # Telemetry is the operator's choice, and its default would record exception texts.
         telemetry={"tracing": False, "metrics": False, "logs": False, "operation_spans": False},
     )
     app.state.settings = settings
+    app.state.may_read_conversation = _no_conversation
     problems.install(app)
     for router in ROUTERS:
         app.include_router(router)
@@ -107,11 +133,14 @@ def create_app(settings: Settings) -> FastAPI:
             expose_headers=["ETag", "X-Request-ID", "Retry-After"],
             max_age=600,
         )
+    # Inside the edge, so that its answer is a problem document too.
+    app.add_middleware(RequestBodyLimitMiddleware, max_body_size=settings.max_body_bytes)
     app.add_middleware(
         Edge,
         public_url=settings.public_url,
         allowed_origins=settings.cors_origins,
         trusted_proxies=settings.trusted_proxies,
+        max_body_bytes=settings.max_body_bytes,
     )
     return app
 
@@ -125,16 +154,75 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     app.state.fhir_contact = FhirContact()
     tasks = [
         asyncio.create_task(_sweep_for_ever(services), name="sweep"),
+        asyncio.create_task(_ensure_letter_template(services), name="letter-template"),
         asyncio.create_task(run_sealer(services.database, services.settings.resolved_anchor_file), name="sealer"),
     ]
     try:
-        yield
+        async with _telling(app, services):
+            yield
     finally:
+        # The recorder goes first: the sealer's last turn then seals the rows it drained.
+        await services.recorder.stop()
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await services.recorder.stop()
         await services.database.dispose()
+
+
+@contextlib.asynccontextmanager
+async def _telling(app: FastAPI, services: Services) -> AsyncIterator[None]:
+    """Deliver mail and notifications, and feed live streams, while the application runs."""
+    settings, may_read = services.settings, app.state.may_read_conversation
+    feed = Feed(services)
+    app.state.streaming = Streaming(services.database, app.state.authenticator, feed, may_read)
+    sender = _push_sender(settings)
+    app.state.push_sender = sender
+    worker = Worker(
+        services,
+        {
+            "mail": MailCarrier(_mailer(settings)),
+            "push": PushCarrier(services.database, sender, _may_notify(may_read)),
+        },
+    )
+    tasks = [asyncio.create_task(feed.run(), name="feed"), asyncio.create_task(worker.run(), name="outbox")]
+    try:
+        with feed.closing_on_signals():
+            yield
+    finally:
+        feed.close()
+        await worker.stop()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await sender.close()
+
+
+def _mailer(settings: Settings) -> Mailer:
+    if settings.smtp_url is None:
+        return LogMailer(shows_links=not settings.is_production)
+    return SmtpMailer(settings.smtp_url.get_secret_value(), settings.resolved_mail_from)
+
+
+def _push_sender(settings: Settings) -> WebPushSender:
+    if settings.vapid_private_key is not None:
+        key = settings.vapid_private_key.get_secret_value()
+    else:
+        key = kept_secret(settings.data_dir / "vapid.key", new_private_key)
+    vapid = Vapid(key, f"mailto:{settings.resolved_mail_from}")
+    return WebPushSender(vapid, allows_loopback=not settings.is_production)
+
+
+def _may_notify(may_read: MayReadConversation) -> MayNotify:
+    async def may_notify(session: AsyncSession, actor: Actor, facts: Mapping[str, str]) -> bool:
+        return await may_read(session, actor, ConversationId(int(facts["conversation_id"])))
+
+    return may_notify
+
+
+async def _no_conversation(session: AsyncSession, actor: Actor, conversation_id: ConversationId) -> bool:
+    """Refuse: there is no conversation as long as no slice answers for them."""
+    del session, actor, conversation_id
+    return False
 
 
 async def _sweep_for_ever(services: Services) -> None:
@@ -144,6 +232,18 @@ async def _sweep_for_ever(services: Services) -> None:
         except Exception as error:  # noqa: BLE001 - the database may be away for a while; the sweep outlives that
             log.warning("sweep_failed", cause=where(error))
         await asyncio.sleep(SWEEP_SECONDS)
+
+
+async def _ensure_letter_template(services: Services) -> None:
+    """Teach the openEHR store what a letter is; until it answers, letters are 503 and everything else works."""
+    while services.settings.clinical_services_enabled:
+        try:
+            await letters.ensure_template(services)
+        except Exception as error:  # noqa: BLE001 - the store may be away for a while; starting outlives that
+            log.warning("letter_template_missing", cause=where(error))
+            await asyncio.sleep(TEMPLATE_RETRY_SECONDS)
+        else:
+            return
 
 
 def _add_interactive_pages(app: FastAPI) -> None:
@@ -168,3 +268,10 @@ def _add_interactive_pages(app: FastAPI) -> None:
 
     app.include_router(router)
     app.mount("/api/docs/static", StaticFiles(directory=str(swagger_ui_bundle.swagger_ui_path)), name="docs-static")
+
+
+def from_environment() -> FastAPI:
+    """Return the application for the settings of the environment; what the server's workers call."""
+    settings = Settings()
+    configure(settings.log_level, as_json=settings.is_production)
+    return create_app(settings)

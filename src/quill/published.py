@@ -12,8 +12,9 @@ from fastapi.dependencies.models import Dependant
 from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute, iter_route_contexts
 
-from quill.access.guards import Guard, PublicMark
+from quill.access.guards import Guard, PatientReadGuard, PatientWriteGuard, PublicMark
 from quill.auth.cookies import ACCESS_COOKIE, CSRF_HEADER
+from quill.edge.middleware import SAFE_METHODS
 from quill.edge.problems import PROBLEM_MEDIA_TYPE, FieldError, Problem
 
 VERSION = version("quill")
@@ -56,7 +57,8 @@ def _document(app: FastAPI) -> dict[str, Any]:
         route = context.original_route if hasattr(context, "original_route") else context
         if isinstance(route, APIRoute) and route.include_in_schema:
             for method in route.methods or ():
-                _complete(document["paths"][route.path][method.lower()], guards_of(route.dependant))
+                operation = document["paths"][route.path][method.lower()]
+                _complete(operation, guards_of(route.dependant), is_safe=method in SAFE_METHODS)
     return document
 
 
@@ -70,15 +72,18 @@ def guards_of(dependant: Dependant) -> list[Guard | PublicMark]:
     return found
 
 
-def _complete(operation: dict[str, Any], guards: list[Guard | PublicMark]) -> None:
+def _complete(operation: dict[str, Any], guards: list[Guard | PublicMark], *, is_safe: bool) -> None:
     responses = operation["responses"]
     guard = next((guard for guard in guards if isinstance(guard, Guard)), None)
     if guard is not None:
         operation["security"] = [{"login": [], "csrf": []}] if guard.writes else [{"login": []}]
         _answer(responses, "401", "`not_authenticated`, `invalid_token`, `inactive_user`")
-        _answer(
-            responses, "403", "`csrf_failed`, `foreign_origin`, `role_missing`, `competency_missing`, `level_missing`"
-        )
+        _answer(responses, "403", "`role_missing`, `competency_missing`, `level_missing`, `csrf_failed`")
+        if isinstance(guard, PatientReadGuard | PatientWriteGuard):
+            _answer(responses, "404", "`patient_not_found`: no such patient, or none of yours")
+    if not is_safe:
+        _answer(responses, "403", "`foreign_origin`: a page of another site sent it")
+        _answer(responses, "409", "`conflict`: another request changed this at the same moment")
     for entry in responses.values():
         if "application/json" in entry.get("content", {}) and "Problem" in str(entry["content"]["application/json"]):
             entry["content"] = {PROBLEM_MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}

@@ -6,6 +6,7 @@ runs whole: SQLite, embedded FHIR and openEHR stores, and secrets it generates a
 
 import os
 import secrets
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, Self
 from urllib.parse import urlsplit
@@ -48,7 +49,23 @@ class Settings(BaseSettings):
     trusted_proxies: list[str] = Field(
         default_factory=list, description="Addresses or networks whose X-Forwarded-For is believed, as a JSON list."
     )
+    smtp_url: SecretStr | None = Field(
+        None, description="Mail server as `smtp[s]://user:password@host:port`; without it no mail is sent."
+    )
+    mail_from: str | None = Field(
+        None, max_length=255, description="Sender address of mail; `noreply@` the host of the public URL when unset."
+    )
+    vapid_private_key: SecretStr | None = Field(
+        None,
+        description="Signs push notifications: a P-256 private number as unpadded base64url. Generated into the data "
+        "directory when unset; must be the same for every worker and stay the same, or devices must subscribe anew.",
+    )
     cookie_domain: str | None = Field(None, description="Domain attribute of the cookies.")
+    public_organisation_list: bool = Field(
+        True,
+        description="Names of organisations are shown to strangers, for the registration form's picker; `false` shows "
+        "none, and people are made by an admin or join by the number they were told.",
+    )
     access_token_seconds: int = Field(15 * 60, ge=10, description="Lifetime of access and CSRF tokens.")
     refresh_token_seconds: int = Field(7 * 24 * 3600, ge=60, description="Lifetime of refresh tokens.")
     password_min_length: int | None = Field(
@@ -108,6 +125,11 @@ class Settings(BaseSettings):
         """Return the file audit seals are anchored in."""
         return self.audit_anchor_file or self.data_dir / "audit-anchors.log"
 
+    @property
+    def resolved_mail_from(self) -> str:
+        """Return the sender address of mail."""
+        return self.mail_from or f"noreply@{urlsplit(self.public_url).hostname}"
+
     def signing_key(self) -> str:
         """Return the key tokens are signed with; generated once and kept with mode 0600 in development.
 
@@ -119,8 +141,12 @@ class Settings(BaseSettings):
         return kept_secret(self.data_dir / "secret.key")
 
 
-def kept_secret(path: Path) -> str:
+def kept_secret(path: Path, make: Callable[[], str] = lambda: secrets.token_urlsafe(48)) -> str:
     """Return the secret kept in a file, making it on first use; two processes starting at once agree on one.
+
+    Args:
+        path: where it is kept, with mode 0600.
+        make: returns a fresh one.
 
     Raises:
         OSError: the directory cannot be written.
@@ -130,7 +156,7 @@ def kept_secret(path: Path) -> str:
         draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
         descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "w") as file:
-            file.write(secrets.token_urlsafe(48))
+            file.write(make())
             file.flush()
             os.fsync(file.fileno())
         try:

@@ -9,8 +9,10 @@ from quill.identity import models as identity_models
 from quill.intents import models as intent_models
 from quill.kit.database import Base
 from quill.organisations import models as organisation_models
+from quill.outbox import models as outbox_models
 from quill.patients import models as patient_models
 from quill.prescriptions import models as prescription_models
+from quill.push import models as push_models
 
 metadata = Base.metadata
 
@@ -24,6 +26,8 @@ __all__ = [
     "metadata",
     "openehr_models",
     "organisation_models",
+    "outbox_models",
     "patient_models",
     "prescription_models",
+    "push_models",
 ]

@@ -6,18 +6,22 @@ committed by whoever opened it before the answer leaves. Below that nobody commi
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from quill.kit.database import Database
+from quill.kit.signals import InProcessSignals, Signals
 from quill.ports.fhir import FhirStore
 from quill.ports.openehr import OpenEhrStore
 from quill.settings import Settings
 
 AuditRow = Mapping[str, Any]
+
+Session = AsyncSession
+"""A database session, for signatures at the edge, which knows no SQL."""
 
 
 class AuditRecorder(Protocol):
@@ -49,6 +53,7 @@ class Services:
     recorder: AuditRecorder
     fhir_for: Callable[[AsyncSession], FhirStore]
     openehr_for: Callable[[AsyncSession], OpenEhrStore]
+    signals: Signals = field(default_factory=InProcessSignals)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +104,9 @@ class Unit(Reader):
 
     def __init__(self, services: Services, session: AsyncSession, facts: RequestFacts) -> None:
         super().__init__(services, session, facts)
+        self._before_commit: list[Callable[[], Awaitable[None]]] = []
         self._after_commit: list[Callable[[], Awaitable[None]]] = []
+        self._even_if_refused: list[Callable[[AsyncSession], Awaitable[None]]] = []
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[AsyncSession]:
@@ -107,9 +114,20 @@ class Unit(Reader):
         async with self.services.database.reading() as session:
             yield session
 
+    def before_commit(self, callback: Callable[[], Awaitable[None]]) -> None:
+        """Run something as the last of the transaction, for what must hold no lock while other work goes on."""
+        self._before_commit.append(callback)
+
     def after_commit(self, callback: Callable[[], Awaitable[None]]) -> None:
         """Run something once the transaction is durable. If losing it would matter, write an outbox row instead."""
         self._after_commit.append(callback)
+
+    def even_if_refused(self, work: Callable[[AsyncSession], Awaitable[None]]) -> None:
+        """Do something in a short transaction of its own should this unit be rolled back.
+
+        For facts that must survive a refusal, such as a stolen login that is ended by the very call that is refused.
+        """
+        self._even_if_refused.append(work)
 
     async def checkpoint(self) -> None:
         """Make durable what the unit has written so far and end the transaction; the next statement begins another.
@@ -119,6 +137,8 @@ class Unit(Reader):
         await self.session.commit()
 
     async def _commit(self) -> None:
+        for callback in self._before_commit:
+            await callback()
         if rows := [*self.audit_rows, *self.refusal_rows]:
             await self.services.recorder.insert(self.session, rows)
         await self.session.commit()
@@ -127,6 +147,14 @@ class Unit(Reader):
         callbacks, self._after_commit = self._after_commit, []
         for callback in callbacks:
             await callback()
+
+    async def _keep_what_survives(self) -> None:
+        if self._even_if_refused:
+            async with self.services.database.writing() as session:
+                for work in self._even_if_refused:
+                    await work(session)
+        if self.refusal_rows:
+            await self.services.recorder.record(self.refusal_rows)
 
 
 @asynccontextmanager
@@ -158,6 +186,5 @@ async def open_unit(services: Services, facts: RequestFacts) -> AsyncIterator[Un
             await unit._commit()
         except BaseException:
             await session.rollback()
-            if unit.refusal_rows:
-                await services.recorder.record(unit.refusal_rows)
+            await unit._keep_what_survives()
             raise

@@ -8,7 +8,6 @@ import copy
 import datetime
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,7 +15,7 @@ import pytest
 from quill.adapters.openehr.embedded import EmbeddedOpenEhrStore
 from quill.errors import InvalidCursor, InvalidRecord, LetterNotFound, OpenEhrRefused, QuillError, StaleEdit
 from quill.kit import clock
-from quill.kit.database import Base, Database
+from quill.kit.database import Database
 from quill.kit.documents import Document
 from quill.kit.ids import CompositionUid, new_uuid
 from quill.letters.composition import TEMPLATE_ID, compose_letter, operational_template, read_letter
@@ -30,27 +29,18 @@ OpenStore = Callable[[], AbstractAsyncContextManager[OpenEhrStore]]
 NINE_O_CLOCK = datetime.datetime(2026, 3, 2, 9, 0, tzinfo=datetime.UTC)
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 @pytest.fixture(params=["embedded"])
-async def open_store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[OpenStore]:
+async def open_store(request: pytest.FixtureRequest, database: Database) -> AsyncIterator[OpenStore]:
     assert request.param == "embedded"
-    database = Database(f"sqlite+aiosqlite:///{tmp_path}/contract.sqlite3")
 
     @asynccontextmanager
     async def opened() -> AsyncIterator[OpenEhrStore]:
         async with database.writing() as session:
             yield EmbeddedOpenEhrStore(session, system_id="contract.test")
 
-    async with database.engine.begin() as connection:
-        await connection.run_sync(Base.metadata.create_all)
     async with opened() as store:
         await store.ensure_template(TEMPLATE_ID, operational_template())
     yield opened
-    await database.dispose()
 
 
 @pytest.fixture

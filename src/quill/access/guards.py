@@ -7,7 +7,6 @@ clinical services off, 401 nobody signed in, 403 CSRF, 404 outsider, 403 right m
 from typing import Annotated
 
 from fastapi import Depends, Path, Request
-from sqlalchemy.ext.asyncio import AsyncSession
 
 from quill.access import service as access
 from quill.access.service import Requirement
@@ -18,7 +17,7 @@ from quill.auth.service import Authenticator, SignedIn
 from quill.edge.units import ReaderDep, UnitDep
 from quill.errors import ClinicalServicesDisabled, PatientNotFound
 from quill.kit.ids import PatientId, is_fhir_id
-from quill.unit import Reader
+from quill.unit import Reader, Session
 
 PatientIdPath = Annotated[str, Path(max_length=255, description="FHIR logical id of the patient.")]
 
@@ -41,7 +40,7 @@ class Guard:
     def __init__(self, requirement: Requirement) -> None:
         self.requirement = requirement
 
-    async def _enter(self, request: Request, reader: Reader, session: AsyncSession) -> SignedIn:
+    async def _enter(self, request: Request, reader: Reader, session: Session) -> SignedIn:
         if self.requirement.is_clinical and not reader.settings.clinical_services_enabled:
             raise ClinicalServicesDisabled
         authenticator = authenticator_of(request)

@@ -69,6 +69,7 @@ class Act(StrEnum):
     USER_READ = "user:read"
     USER_LIST = "user:list"
     USER_LINK_PATIENT = "user:link-patient"
+    USER_UNLINK_PATIENT = "user:unlink-patient"
     COMPETENCIES_READ = "competencies:read"
     COMPETENCIES_CHANGE = "competencies:change"
     ROLES_CHANGE = "roles:change"
@@ -129,6 +130,7 @@ class Act(StrEnum):
     PUSH_SUBSCRIBE = "push:subscribe"
     PUSH_UNSUBSCRIBE = "push:unsubscribe"
     PUSH_TEST = "push:test"
+    EVENTS_LISTEN = "events:listen"
 
     INTENT_SWEEP = "intent:sweep"
     INTENT_REFUSE = "intent:refuse"

@@ -1,6 +1,7 @@
 """Every SELECT about logins."""
 
 import datetime
+from collections.abc import Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -8,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from quill.auth.models import Login
 from quill.identity import service as identity
-from quill.kit.ids import LoginId
+from quill.kit.ids import LoginId, UserId
 
 
 async def login_with_person(session: AsyncSession, login_id: LoginId) -> sa.Row[Any] | None:
@@ -37,3 +38,15 @@ async def lock_login(session: AsyncSession, login_id: LoginId) -> Login | None:
 def is_live(now: datetime.datetime) -> sa.ColumnElement[bool]:
     """Return the condition that a login has neither ended nor run out."""
     return sa.and_(Login.ended_at.is_(None), Login.expires_at > now)
+
+
+async def live_logins_page(
+    session: AsyncSession, user_id: UserId, now: datetime.datetime, *, after: str | None, limit: int
+) -> Sequence[sa.Row[*tuple[Any, ...]]]:
+    """Return somebody's live logins, newest first, older than one of them; ids grow with time."""
+    statement = sa.select(
+        Login.id, Login.source, Login.user_agent, Login.created_at, Login.refreshed_at, Login.expires_at
+    ).where(Login.user_id == user_id, is_live(now))
+    if after is not None:
+        statement = statement.where(Login.id < after)
+    return (await session.execute(statement.order_by(Login.id.desc()).limit(limit))).all()

@@ -3,6 +3,7 @@
 import datetime
 import hmac
 from dataclasses import dataclass
+
 import sqlalchemy as sa
 import structlog
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -228,16 +229,14 @@ async def refresh(unit: Unit, auth: Authenticator, refresh_token: str | None) ->
     elif facts.generation != login.generation - 1 or now - login.refreshed_at > datetime.timedelta(
         seconds=GRACE_SECONDS
     ):
-        await _end_after_reuse(unit, actor, login)
+        _end_after_reuse(unit, actor, login)
     return Grant(actor, TokenFacts(facts.user_id, facts.login_id, login.generation))
 
 
-async def _end_after_reuse(unit: Unit, actor: Actor, login: Login) -> None:
+def _end_after_reuse(unit: Unit, actor: Actor, login: Login) -> None:
     audit.record_refusal(unit, actor, Act.TOKEN_REUSE, reason="refresh_token_used_before", subject=f"login:{login.id}")
     login_id = LoginId(login.id)
-    await unit.session.rollback()
-    async with unit.services.database.writing() as session:
-        await _end(session, Login.id == login_id, "refresh_token_reused")
+    unit.even_if_refused(lambda session: _end(session, Login.id == login_id, "refresh_token_reused"))
     log.warning("refresh_token_reused", login_id=login_id, request_id=unit.facts.request_id)
     raise BadRefreshToken
 

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from fastapi import Depends, Header, Query, Request
 from fastapi.dependencies.models import Dependant
 from fastapi.exceptions import RequestValidationError
-from pydantic import BaseModel, BeforeValidator, ConfigDict, StringConstraints, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
 from pydantic_core import PydanticCustomError
 
 from quill.edge.problems import printable
@@ -66,6 +66,19 @@ Line = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max
 """One line of text, trimmed, not blank, at most 255 characters."""
 OptionalLine = Annotated[Line | None, BeforeValidator(blank_as_absent)]
 """A line, or nothing; blank counts as nothing."""
+
+
+LARGEST_ROW_ID = 2**31 - 1
+
+
+def _refuse_boolean(value: object) -> object:
+    if isinstance(value, bool):
+        raise PydanticCustomError("int_type", "Input should be a valid integer")
+    return value
+
+
+RowId = Annotated[int, BeforeValidator(_refuse_boolean), Field(ge=0, le=LARGEST_ROW_ID)]
+"""The number of a row, in a body or a path: one the database can hold; ``true`` is not the number 1."""
 
 
 async def refuse_unknown_query(request: Request) -> None:

@@ -14,7 +14,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from quill.edge.problems import problem_response
-from quill.errors import ForeignOrigin, QuillError, Unprocessable
+from quill.errors import BodyTooLarge, ForeignOrigin, QuillError, Unprocessable
 from quill.kit import clock, ids
 from quill.kit.logs import where
 
@@ -47,12 +47,20 @@ class Edge:
         public_url: where people reach Quill; its origin is ours.
         allowed_origins: other origins whose pages may call.
         trusted_proxies: addresses or networks whose ``X-Forwarded-For`` is believed.
+        max_body_bytes: a body announced as larger is refused before it is read.
     """
 
     def __init__(
-        self, app: ASGIApp, *, public_url: str, allowed_origins: Sequence[str], trusted_proxies: Sequence[str]
+        self,
+        app: ASGIApp,
+        *,
+        public_url: str,
+        allowed_origins: Sequence[str],
+        trusted_proxies: Sequence[str],
+        max_body_bytes: int,
     ) -> None:
         self.app = app
+        self.max_body_bytes = max_body_bytes
         self.is_https = urlsplit(public_url).scheme == "https"
         parts = urlsplit(public_url)
         self.allowed_origins = {f"{parts.scheme}://{parts.netloc}", *allowed_origins}
@@ -105,6 +113,9 @@ class Edge:
     def _refusal(self, scope: Scope, headers: Headers) -> QuillError | None:
         if "\x00" in scope["path"] or b"%00" in scope.get("query_string", b""):
             return Unprocessable("The address holds a NUL character")
+        announced = headers.get("content-length", "")
+        if announced.isascii() and announced.isdecimal() and int(announced[:18]) > self.max_body_bytes:
+            return BodyTooLarge()
         if scope["method"] in SAFE_METHODS:
             return None
         origin = headers.get("origin")

@@ -10,7 +10,16 @@ from sqlalchemy import exc as sa_exc
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 
-from quill.errors import BodyTooLarge, Conflict, DatabaseUnavailable, NotFound, QuillError, Unprocessable
+from quill.errors import (
+    BadRequest,
+    BodyTooLarge,
+    Conflict,
+    DatabaseUnavailable,
+    MethodNotAllowed,
+    NotFound,
+    QuillError,
+    Unprocessable,
+)
 from quill.kit.logs import where
 from quill.kit.paging import BadCursor
 
@@ -123,17 +132,6 @@ async def _on_connection_error(request: Request, error: Exception) -> Response:
     return problem_response(DatabaseUnavailable(), request_id)
 
 
-class _HttpProblemError(QuillError):
-    """An error Starlette raised, in our shape."""
-
-    def __init__(self, status: int, code: str, title: str, detail: str) -> None:
-        super().__init__(detail)
-        # Starlette decides these per error, so they are the instance's and not the class's.
-        self.status = status  # type: ignore[misc]
-        self.code = code  # type: ignore[misc]
-        self.title = title  # type: ignore[misc]
-
-
 def _from_http_exception(error: HTTPException) -> QuillError:
     if error.status_code == 404:
         return NotFound()
@@ -143,8 +141,8 @@ def _from_http_exception(error: HTTPException) -> QuillError:
         # FastAPI's word for a body it could not decode: bad UTF-8, or nested beyond all reason.
         return Unprocessable("The request body is not readable")
     if error.status_code == 405:
-        return _HttpProblemError(405, "method_not_allowed", "Method not allowed", "Method Not Allowed")
-    return _HttpProblemError(error.status_code, f"http_{error.status_code}", "Request failed", "The request failed")
+        return MethodNotAllowed()
+    return QuillError() if error.status_code >= 500 else BadRequest()
 
 
 def _field_error(error: dict[str, Any]) -> dict[str, Any]:

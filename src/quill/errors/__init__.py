@@ -12,16 +12,19 @@ QuillError
 ├── Unauthenticated 401            nobody is signed in, or no longer
 ├── Forbidden 403                  signed in, inside the scope, not allowed
 │   ├── CsrfFailed · ForeignOrigin · ReauthenticationRequired
-│   └── RoleMissing · CompetencyMissing · LevelMissing
+│   ├── RoleMissing · CompetencyMissing · LevelMissing
+│   └── SuperadminMissing · OwnLevel · OwnHighRiskCompetency
 ├── NotFound 404                   absent, or not yours: the same answer
 ├── Conflict 409                   the state of things refuses it
 │   ├── UsernameHeld · AlreadyMember · PatientExists · NhsNumberTaken · PatientDeactivated
 │   ├── DuplicateIdentifier            another patient holds an identifier of an imported record
 │   ├── ConversationClosed · PatientHasNoAccount · PatientAlreadyLinked · TotpAlreadyEnabled
+│   ├── JoinRequestDecided · LastSuperadmin · ExternalAccountNotLinked
 │   └── RequestInProgress · IdempotencyKeyReused
 ├── Gone 410                       it was, and will not be again
 ├── StaleEdit 412                  edited by someone else since it was read
-├── BodyTooLarge 413 · UnsupportedMediaType 415
+├── PreconditionRequired 428       an edit that does not say which version it replaces
+├── MethodNotAllowed 405 · BodyTooLarge 413
 ├── Unprocessable 422              malformed input, never the input itself
 ├── TooManyRequests 429            with Retry-After
 └── Unavailable 503 / 502          a part of the house does not answer: never "no data"
@@ -41,7 +44,9 @@ from quill.errors.kinds import (
     Conflict,
     Forbidden,
     Gone,
+    MethodNotAllowed,
     NotFound,
+    PreconditionRequired,
     QuillError,
     StaleEdit,
     TooManyRequests,
@@ -69,6 +74,7 @@ from quill.errors.refusals import (
     CurrentPasswordWrong,
     DuplicateIdentifier,
     EmailTaken,
+    ExternalAccountNotLinked,
     ForeignOrigin,
     GrantNotFound,
     IdempotencyKeyReused,
@@ -80,6 +86,9 @@ from quill.errors.refusals import (
     InvalidResetToken,
     InvalidToken,
     InvalidTotp,
+    JoinRequestDecided,
+    JoinRequestNotFound,
+    LastSuperadmin,
     LetterNotFound,
     LevelMissing,
     LoginNotFound,
@@ -94,6 +103,8 @@ from quill.errors.refusals import (
     OrganisationNotFound,
     OrganisationTypeUnknown,
     OrganisationUnknown,
+    OwnHighRiskCompetency,
+    OwnLevel,
     PasswordTooCommon,
     PasswordTooShort,
     PatientAlreadyLinked,
@@ -106,6 +117,7 @@ from quill.errors.refusals import (
     ReauthenticationRequired,
     RequestInProgress,
     RoleMissing,
+    SuperadminMissing,
     TotpAlreadyEnabled,
     TwoFactorRequired,
     UsernameHeld,
@@ -129,6 +141,7 @@ __all__ = [
     "DatabaseUnavailable",
     "DuplicateIdentifier",
     "EmailTaken",
+    "ExternalAccountNotLinked",
     "FhirRefused",
     "FhirUnavailable",
     "Forbidden",
@@ -144,11 +157,15 @@ __all__ = [
     "InvalidResetToken",
     "InvalidToken",
     "InvalidTotp",
+    "JoinRequestDecided",
+    "JoinRequestNotFound",
+    "LastSuperadmin",
     "LetterNotFound",
     "LevelMissing",
     "LoginNotFound",
     "MembershipNotFound",
     "MessageNotFound",
+    "MethodNotAllowed",
     "MissingFields",
     "NhsNumberTaken",
     "NoRefreshToken",
@@ -162,6 +179,8 @@ __all__ = [
     "OrganisationTypeUnknown",
     "OrganisationUnknown",
     "Overloaded",
+    "OwnHighRiskCompetency",
+    "OwnLevel",
     "PasswordTooCommon",
     "PasswordTooShort",
     "PatientAlreadyLinked",
@@ -171,11 +190,13 @@ __all__ = [
     "PatientNotFound",
     "PatientNotInFhir",
     "PermissionLevelUnknown",
+    "PreconditionRequired",
     "QuillError",
     "ReauthenticationRequired",
     "RequestInProgress",
     "RoleMissing",
     "StaleEdit",
+    "SuperadminMissing",
     "TooManyRequests",
     "TotpAlreadyEnabled",
     "TwoFactorRequired",

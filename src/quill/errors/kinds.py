@@ -56,6 +56,12 @@ class NotFound(QuillError):
     status, code, title, sentence = 404, "not_found", "Not found", "Not Found"
 
 
+class MethodNotAllowed(QuillError):
+    """The address is right and the method is not."""
+
+    status, code, title, sentence = 405, "method_not_allowed", "Method not allowed", "Method Not Allowed"
+
+
 class Conflict(QuillError):
     """The state of things refuses it."""
 
@@ -73,6 +79,13 @@ class StaleEdit(QuillError):
 
     status, code, title = 412, "stale_edit", "Precondition failed"
     sentence = "This record was changed by someone else since you read it"
+
+
+class PreconditionRequired(QuillError):
+    """An edit that does not say which version it replaces (RFC 6585, section 3)."""
+
+    status, code, title = 428, "precondition_required", "Precondition required"
+    sentence = "Send If-Match with the ETag of the version you read"
 
 
 class BodyTooLarge(QuillError):

@@ -172,6 +172,24 @@ class LevelMissing(Forbidden):
     code, sentence = "level_missing", "Requires admin or superadmin permissions"
 
 
+class SuperadminMissing(Forbidden):
+    """Admins and superadmins are a superadmin's business."""
+
+    code, sentence = "superadmin_missing", "Only a superadmin may create or change an admin or superadmin"
+
+
+class OwnLevel(Forbidden):
+    """Nobody changes their own permission level."""
+
+    code, sentence = "own_level", "You cannot change your own permission level"
+
+
+class OwnHighRiskCompetency(Forbidden):
+    """A competency of high risk is granted by another admin, never by oneself."""
+
+    code, sentence = "own_high_risk_competency", "A competency of high risk must be granted to you by another admin"
+
+
 class PatientNotFound(NotFound):
     """No such patient for this caller."""
 
@@ -226,6 +244,12 @@ class GrantNotFound(NotFound):
     code, sentence = "grant_not_found", "Active access grant not found"
 
 
+class JoinRequestNotFound(NotFound):
+    """Nobody asked this organisation under this number."""
+
+    code, sentence = "join_request_not_found", "Join request not found"
+
+
 class LoginNotFound(NotFound):
     """No such login."""
 
@@ -242,6 +266,24 @@ class AlreadyMember(Conflict):
     """Already a member of the organisation."""
 
     code, sentence = "already_member", "User is already a staff member of this organisation"
+
+
+class JoinRequestDecided(Conflict):
+    """Somebody approved or declined it already."""
+
+    code, sentence = "join_request_decided", "This join request has been decided already"
+
+
+class LastSuperadmin(Conflict):
+    """Without an active superadmin nobody could administer admins any more."""
+
+    code, sentence = "last_superadmin", "The last active superadmin cannot be disabled or demoted"
+
+
+class ExternalAccountNotLinked(Conflict):
+    """External people see the patients who granted them access, and are nobody's patient record."""
+
+    code, sentence = "external_account_not_linked", "An external account cannot be linked to a patient record"
 
 
 class PatientExists(Conflict):

@@ -10,6 +10,10 @@ from quill.kit.database import Base
 ONLY_PRIMARY = sa.text("is_primary")
 ONLY_ACTIVE = sa.text("revoked_at IS NULL")
 
+LONGEST_FOLDED_USERNAME = 300
+LONGEST_FOLDED_EMAIL = 510
+"""Folding case may lengthen a text, as it does with ``ß``; twice the length leaves room for all but mischief."""
+
 
 class UserAccount(Base):
     """A person who may sign in. ``*_folded`` columns make names and addresses unique whatever their case."""
@@ -18,10 +22,10 @@ class UserAccount(Base):
 
     id: Mapped[int] = mapped_column(primary_key=True)
     username: Mapped[str] = mapped_column(sa.String(150))
-    username_folded: Mapped[str] = mapped_column(sa.String(300), unique=True)
+    username_folded: Mapped[str] = mapped_column(sa.String(LONGEST_FOLDED_USERNAME), unique=True)
     full_name: Mapped[str | None] = mapped_column(sa.String(255))
     email: Mapped[str] = mapped_column(sa.String(255))
-    email_folded: Mapped[str] = mapped_column(sa.String(510), unique=True)
+    email_folded: Mapped[str] = mapped_column(sa.String(LONGEST_FOLDED_EMAIL), unique=True)
     password_hash: Mapped[str] = mapped_column(sa.String(255))
     totp_secret: Mapped[str | None] = mapped_column(sa.String(255))
     is_totp_enabled: Mapped[bool] = mapped_column(default=False)
@@ -68,7 +72,7 @@ class OrganisationStaffMember(Base):
 
 
 class OrganisationPatientMember(Base):
-    """A patient is cared for by an organisation."""
+    """A patient is cared for by an organisation; exactly one of a patient's memberships is primary."""
 
     __tablename__ = "organisation_patient_member"
 
@@ -77,7 +81,16 @@ class OrganisationPatientMember(Base):
     is_primary: Mapped[bool] = mapped_column(default=False)
     joined_at: Mapped[datetime.datetime]
 
-    __table_args__ = (sa.Index("ix_organisation_patient_member_patient_id", "patient_id", "organisation_id"),)
+    __table_args__ = (
+        sa.Index("ix_organisation_patient_member_patient_id", "patient_id", "organisation_id"),
+        sa.Index(
+            "uq_organisation_patient_member_primary",
+            "patient_id",
+            unique=True,
+            sqlite_where=ONLY_PRIMARY,
+            postgresql_where=ONLY_PRIMARY,
+        ),
+    )
 
 
 class ExternalAccess(Base):

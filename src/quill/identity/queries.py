@@ -1,11 +1,12 @@
 """Every SELECT about people, memberships and grants."""
 
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from quill.actor import Actor
+from quill.actor import Actor, Level
 from quill.identity.models import (
     ExternalAccess,
     OrganisationPatientMember,
@@ -13,7 +14,7 @@ from quill.identity.models import (
     UserAccount,
     UserRole,
 )
-from quill.kit.ids import PatientId, UserId
+from quill.kit.ids import OrganisationId, PatientId, UserId
 
 SEPARATOR = "\n"
 """Between aggregated names; no role name holds a line break."""
@@ -183,3 +184,155 @@ async def staff_memberships(session: AsyncSession, user_id: UserId) -> dict[int,
     statement = sa.select(OrganisationStaffMember.organisation_id, OrganisationStaffMember.is_primary)
     rows = await session.execute(statement.where(OrganisationStaffMember.user_id == user_id))
     return {row.organisation_id: row.is_primary for row in rows}
+
+
+async def lock_staff_memberships(session: AsyncSession, user_id: UserId) -> list[OrganisationStaffMember]:
+    """Return somebody's memberships, oldest first, locked: serialises which of them is primary."""
+    statement = (
+        sa.select(OrganisationStaffMember)
+        .where(OrganisationStaffMember.user_id == user_id)
+        .order_by(OrganisationStaffMember.joined_at, OrganisationStaffMember.organisation_id)
+        .with_for_update()
+        .execution_options(populate_existing=True)
+    )
+    return list(await session.scalars(statement))
+
+
+async def lock_patient_memberships(session: AsyncSession, patient_id: PatientId) -> list[OrganisationPatientMember]:
+    """Return a patient's memberships, oldest first, locked: serialises which of them is primary."""
+    statement = (
+        sa.select(OrganisationPatientMember)
+        .where(OrganisationPatientMember.patient_id == patient_id)
+        .order_by(OrganisationPatientMember.joined_at, OrganisationPatientMember.organisation_id)
+        .with_for_update()
+        .execution_options(populate_existing=True)
+    )
+    return list(await session.scalars(statement))
+
+
+async def member_counts(session: AsyncSession, organisation_id: OrganisationId) -> tuple[int, int]:
+    """Return how many staff and how many patients an organisation has."""
+    staff = sa.select(sa.func.count()).where(OrganisationStaffMember.organisation_id == organisation_id)
+    patients = sa.select(sa.func.count()).where(OrganisationPatientMember.organisation_id == organisation_id)
+    row = (
+        await session.execute(
+            sa.select(staff.scalar_subquery().label("staff"), patients.scalar_subquery().label("patients"))
+        )
+    ).one()
+    return row.staff, row.patients
+
+
+async def staff_page(
+    session: AsyncSession, organisation_id: OrganisationId, *, after: str, limit: int
+) -> Sequence[sa.Row[*tuple[Any, ...]]]:
+    """Return staff of an organisation whose folded username comes after another, in that order."""
+    result = await session.execute(
+        sa.select(
+            UserAccount.id,
+            UserAccount.username,
+            UserAccount.username_folded,
+            UserAccount.full_name,
+            UserAccount.email,
+            UserAccount.permission_level,
+            UserAccount.is_active,
+            OrganisationStaffMember.is_primary,
+            OrganisationStaffMember.joined_at,
+        )
+        .join(OrganisationStaffMember, OrganisationStaffMember.user_id == UserAccount.id)
+        .where(OrganisationStaffMember.organisation_id == organisation_id, UserAccount.username_folded > after)
+        .order_by(UserAccount.username_folded)
+        .limit(limit)
+    )
+    return result.all()
+
+
+async def patient_page(
+    session: AsyncSession, organisation_id: OrganisationId, *, after: str, limit: int
+) -> Sequence[sa.Row[*tuple[Any, ...]]]:
+    """Return patients of an organisation whose id comes after another, in that order."""
+    result = await session.execute(
+        sa.select(
+            OrganisationPatientMember.patient_id,
+            OrganisationPatientMember.is_primary,
+            OrganisationPatientMember.joined_at,
+        )
+        .where(
+            OrganisationPatientMember.organisation_id == organisation_id,
+            OrganisationPatientMember.patient_id > after,
+        )
+        .order_by(OrganisationPatientMember.patient_id)
+        .limit(limit)
+    )
+    return result.all()
+
+
+def of_levels(levels: Collection[Level] | None) -> sa.ColumnElement[bool]:
+    """Return the condition that somebody has one of these levels; ``None`` means any."""
+    if levels is None:
+        return sa.true()
+    return UserAccount.permission_level.in_([level.value for level in levels])
+
+
+def numbered(ids: Collection[UserId]) -> sa.ColumnElement[bool]:
+    """Return the condition that somebody is one of these."""
+    return UserAccount.id.in_(ids)
+
+
+def around_patient(patient_id: PatientId) -> sa.ColumnElement[bool]:
+    """Return the condition that somebody is active and tied to a patient by an organisation or by an active grant.
+
+    Memberships count from staff level upwards only, as they do for access.
+    """
+    colleagues = (
+        sa.select(OrganisationStaffMember.user_id)
+        .join(
+            OrganisationPatientMember,
+            OrganisationPatientMember.organisation_id == OrganisationStaffMember.organisation_id,
+        )
+        .where(OrganisationPatientMember.patient_id == patient_id)
+    )
+    invited = sa.select(ExternalAccess.user_id).where(
+        ExternalAccess.patient_id == patient_id, ExternalAccess.revoked_at.is_(None)
+    )
+    is_staff = of_levels([level for level in Level if level.reaches(Level.STAFF)])
+    return sa.and_(
+        UserAccount.is_active,
+        sa.or_(sa.and_(is_staff, UserAccount.id.in_(colleagues)), UserAccount.id.in_(invited)),
+    )
+
+
+async def people_page(
+    session: AsyncSession, condition: sa.ColumnElement[bool], *, after: str, limit: int
+) -> Sequence[sa.Row[*tuple[Any, ...]]]:
+    """Return people whose folded username comes after another, in that order."""
+    result = await session.execute(
+        sa.select(
+            UserAccount.id,
+            UserAccount.username,
+            UserAccount.username_folded,
+            UserAccount.full_name,
+            UserAccount.email,
+            UserAccount.permission_level,
+            UserAccount.is_active,
+        )
+        .where(condition, UserAccount.username_folded > after)
+        .order_by(UserAccount.username_folded)
+        .limit(limit)
+    )
+    return result.all()
+
+
+async def count_people(session: AsyncSession, condition: sa.ColumnElement[bool]) -> int:
+    """Return how many people there are of a kind."""
+    return await session.scalar(sa.select(sa.func.count()).select_from(UserAccount).where(condition)) or 0
+
+
+async def lock_superadmins(session: AsyncSession) -> list[int]:
+    """Return the active superadmins, locked in one order: serialises who is the last of them."""
+    statement = (
+        sa.select(UserAccount.id)
+        .where(UserAccount.permission_level == Level.SUPERADMIN.value, UserAccount.is_active)
+        .order_by(UserAccount.id)
+        .with_for_update()
+    )
+    return list(await session.scalars(statement))

@@ -5,14 +5,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from quill.actor import Actor, Level
 from quill.audit import service as audit
 from quill.audit.service import Act
 from quill.errors import EmailTaken, Unprocessable, UsernameTaken
-from quill.identity import catalogue, queries
-from quill.identity.models import OrganisationPatientMember, OrganisationStaffMember, UserAccount, UserRole
+from quill.identity import catalogue, memberships, queries
+from quill.identity.models import LONGEST_FOLDED_EMAIL, LONGEST_FOLDED_USERNAME, UserAccount, UserRole
 from quill.kit import clock
 from quill.kit.ids import LoginId, OrganisationId, PatientId, UserId
 from quill.unit import Unit
@@ -27,6 +28,8 @@ cares_for_many = queries.cares_for_many
 relationships = queries.relationships
 shared_organisations = queries.shared_organisations
 patient_organisations = queries.patient_organisations
+add_staff_membership = memberships.add_staff_membership
+add_patient_membership = memberships.add_patient_membership
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +140,31 @@ def check_catalogued(
         raise Unprocessable.at("roles", "Unknown role", kind="not_in_catalogue")
 
 
+async def check_free(session: AsyncSession, username: str, email: str, *, but: UserId | None = None) -> None:
+    """Refuse a username or an e-mail address that somebody else has, or that is too long to be compared.
+
+    Args:
+        session: where to look.
+        username: as typed.
+        email: as typed.
+        but: whose they may be.
+
+    Raises:
+        UsernameTaken: 400, case ignored.
+        EmailTaken: 400, case ignored.
+        Unprocessable: 422, a name that grows beyond all measure when its case is folded.
+    """
+    if len(folded(username)) > LONGEST_FOLDED_USERNAME:
+        raise Unprocessable.at("username", "The username is too long", kind="string_too_long")
+    if len(folded(email)) > LONGEST_FOLDED_EMAIL:
+        raise Unprocessable.at("email", "The e-mail address is too long", kind="string_too_long")
+    username_taken, email_taken = await queries.taken(session, username=folded(username), email=folded(email), but=but)
+    if username_taken:
+        raise UsernameTaken
+    if email_taken:
+        raise EmailTaken
+
+
 async def create_person(unit: Unit, actor: Actor | None, person: NewPerson) -> UserId:
     """Make an account that can sign in at once.
 
@@ -158,19 +186,14 @@ async def create_person(unit: Unit, actor: Actor | None, person: NewPerson) -> U
         competencies=[*person.additional_competencies, *person.removed_competencies],
         roles=person.roles,
     )
-    username, email = folded(person.username), folded(person.email)
-    username_taken, email_taken = await queries.taken(unit.session, username=username, email=email)
-    if username_taken:
-        raise UsernameTaken
-    if email_taken:
-        raise EmailTaken
+    await check_free(unit.session, person.username, person.email)
     now = clock.now()
     account = UserAccount(
         username=person.username.strip(),
-        username_folded=username,
+        username_folded=folded(person.username),
         full_name=person.full_name,
         email=person.email.strip(),
-        email_folded=email,
+        email_folded=folded(person.email),
         password_hash=person.password_hash,
         is_totp_enabled=False,
         is_active=True,
@@ -182,49 +205,14 @@ async def create_person(unit: Unit, actor: Actor | None, person: NewPerson) -> U
         created_at=now,
         updated_at=now,
     )
-    unit.session.add(account)
-    await unit.session.flush()
+    try:
+        async with unit.session.begin_nested():
+            unit.session.add(account)
+    except IntegrityError:
+        # Somebody took the name between the check and the write; the check can say which it was.
+        await check_free(unit.session, person.username, person.email)
+        raise
     unit.session.add_all(UserRole(user_id=account.id, role=role) for role in sorted(set(person.roles)))
     await unit.session.flush()
     audit.record(unit, actor, Act.USER_CREATE, subject=f"user:{account.id}", patient_id=person.patient_id)
     return UserId(account.id)
-
-
-async def add_staff_membership(unit: Unit, organisation_id: OrganisationId, user_id: UserId) -> bool:
-    """Make somebody staff of an organisation; the first membership is the primary one.
-
-    Returns:
-        Whether it is new; ``False`` when the person was a member already.
-    """
-    await queries.lock_person(unit.session, user_id)
-    held = await queries.staff_memberships(unit.session, user_id)
-    if organisation_id in held:
-        return False
-    unit.session.add(
-        OrganisationStaffMember(
-            organisation_id=organisation_id,
-            user_id=user_id,
-            is_primary=not any(held.values()),
-            joined_at=clock.now(),
-        )
-    )
-    await unit.session.flush()
-    return True
-
-
-async def add_patient_membership(unit: Unit, organisation_id: OrganisationId, patient_id: PatientId) -> bool:
-    """Put a patient into an organisation's care; the first organisation is the primary one.
-
-    Returns:
-        Whether it is new; ``False`` when the patient was in its care already.
-    """
-    held = await patient_organisations(unit.session, patient_id)
-    if organisation_id in held:
-        return False
-    unit.session.add(
-        OrganisationPatientMember(
-            organisation_id=organisation_id, patient_id=patient_id, is_primary=not held, joined_at=clock.now()
-        )
-    )
-    await unit.session.flush()
-    return True

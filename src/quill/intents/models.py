@@ -12,7 +12,8 @@ class Intent(Base):
     """One clinical write, from its announcement to its end.
 
     ``state`` is ``pending``, ``done``, ``refused`` (the store refuses it for good) or ``abandoned`` (the caller
-    was told it failed and nothing had landed). ``payload`` is emptied when the intent closes: the record itself is the copy.
+    was told it failed and nothing had landed). ``attempts`` counts into whose hands it went: the last one may close it.
+    ``payload`` is emptied when the intent closes: the record itself is the copy.
     """
 
     __tablename__ = "intent"
@@ -40,6 +41,7 @@ class Intent(Base):
             sqlite_where=sa.text("state = 'pending'"),
             postgresql_where=sa.text("state = 'pending'"),
         ),
+        sa.Index("ix_intent_closed_at", "closed_at"),
     )
 
 

@@ -5,7 +5,9 @@ electronic health record, so the letters outlive this program: any openEHR serve
 can show them. An amended letter is the next version of the same composition; earlier versions stay readable.
 
 ``composition`` turns a letter into a composition and back; ``templates`` holds the operational template that says what
-such a composition looks like, which an openEHR store must know before it takes one.
+such a composition looks like, which an openEHR store must know before it takes one. ``kind`` tells the intents how a
+letter is written once, whatever gets lost on the way.
 
-Depends on the openEHR port, the kit and the error tree, and on no other slice.
+The store is where letters live: they are listed and read from there, and no copy is kept in SQL. Depends on patients
+for whether a record takes entries, on access for who may, and on intents for the writing.
 """

@@ -24,6 +24,10 @@ def _render(kind: str, item: Any, autogen_context: Any) -> str | Literal[False]:
 
 
 def _run(connection: Connection) -> None:
+    is_sqlite = connection.dialect.name == "sqlite"
+    if is_sqlite and not connection.in_transaction():
+        # SQLite has no advisory lock: its write lock, taken before the state is read and kept to the end, is one.
+        connection.begin()
     if connection.dialect.name == "postgresql":
         connection.execute(sa.text(f"SET lock_timeout = '{LOCK_TIMEOUT_SECONDS}s'"))
         connection.execute(sa.text(f"SET statement_timeout = '{STATEMENT_TIMEOUT_SECONDS}s'"))
@@ -32,10 +36,10 @@ def _run(connection: Connection) -> None:
     context.configure(
         connection=connection,
         target_metadata=metadata,
-        render_as_batch=connection.dialect.name == "sqlite",
+        render_as_batch=is_sqlite,
         render_item=_render,
         compare_type=True,
-        transaction_per_migration=True,
+        transaction_per_migration=not is_sqlite,
     )
     with context.begin_transaction():
         context.run_migrations()

@@ -159,7 +159,7 @@ async def add(unit: Unit, actor: Actor, wanted: NewPatient) -> PatientText:
     if earlier is not None:
         return await _projected(unit, PatientId(earlier["patient_id"]))
     patient_id = wanted.patient_id or PatientId(ids.new_uuid())
-    await create(
+    made = await create(
         unit,
         actor,
         demographics.new_document(patient_id, wanted.changes),
@@ -167,7 +167,7 @@ async def add(unit: Unit, actor: Actor, wanted: NewPatient) -> PatientText:
         idempotency_key=wanted.idempotency_key,
         fingerprint=wanted.fingerprint,
     )
-    return await _projected(unit, patient_id)
+    return await _projected(unit, made)
 
 
 async def create(
@@ -206,11 +206,11 @@ async def create(
     payload: Document = {"document": document, "if_match": 0, "organisation_id": organisation_id, "act": act.value}
     wish = Wish(KIND, payload, claims=claims, idempotency_key=idempotency_key, fingerprint=fingerprint)
     try:
-        await intents.perform(unit, actor, wish)
+        result = await intents.perform(unit, actor, wish)
     except StaleEdit as error:
         # Somebody else added it at the same moment, or the store knows it from elsewhere.
         raise PatientExists from error
-    return patient_id
+    return PatientId(result["patient_id"])
 
 
 async def edit(

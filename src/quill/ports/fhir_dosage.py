@@ -3,8 +3,6 @@
 Source: FHIR R4 (4.0.1), ``dosage.html``, and ``datatypes.html``, ``Timing``.
 """
 
-# ruff: noqa: N815 - the names of elements are FHIR's
-
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator

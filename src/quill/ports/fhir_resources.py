@@ -5,8 +5,6 @@ The shapes only judge: a document is never rewritten by them, so unknown element
 Source: FHIR R4 (4.0.1), ``patient.html``, ``communication.html``, ``medicationrequest.html``.
 """
 
-# ruff: noqa: N815 - the names of elements are FHIR's
-
 from functools import cache
 from itertools import islice
 from typing import Annotated, Any, Literal, Required

@@ -71,8 +71,8 @@ async def prescribe(
     document = document_of(prescription_id, actor, order, clock.now())
     claims = [f"prescription:{prescription_id}"]
     wish = Wish(KIND, {"document": document}, claims, idempotency_key=idempotency_key, fingerprint=fingerprint)
-    await intents.perform(unit, actor, wish)
-    return await _stored(unit, prescription_id)
+    result = await intents.perform(unit, actor, wish)
+    return await _stored(unit, result["prescription_id"])
 
 
 async def list_of_patient(reader: Reader, actor: Actor, patient_id: PatientId, page: PageRequest) -> Page[Any]:

@@ -126,6 +126,7 @@ def upgrade() -> None:
         sa.UniqueConstraint("owner_key", "idempotency_key", name=op.f("uq_intent_owner_key_idempotency_key")),
     )
     with op.batch_alter_table("intent", schema=None) as batch_op:
+        batch_op.create_index("ix_intent_closed_at", ["closed_at"], unique=False)
         batch_op.create_index(
             "ix_intent_pending",
             ["lease_until"],
@@ -133,6 +134,20 @@ def upgrade() -> None:
             sqlite_where=sa.text("state = 'pending'"),
             postgresql_where=sa.text("state = 'pending'"),
         )
+
+    op.create_table(
+        "live_event",
+        sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
+        sa.Column("kind", sa.String(length=10), nullable=False),
+        sa.Column("patient_id", sa.String(length=64), nullable=False),
+        sa.Column("conversation_id", sa.Integer(), nullable=True),
+        sa.Column("facts", sa.Text(), nullable=False),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_live_event")),
+        sqlite_autoincrement=True,
+    )
+    with op.batch_alter_table("live_event", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_live_event_created_at"), ["created_at"], unique=False)
 
     op.create_table(
         "openehr_ehr",
@@ -159,6 +174,32 @@ def upgrade() -> None:
         sa.Column("updated_at", sa.DateTime(timezone=True), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_organisation")),
     )
+    op.create_table(
+        "outbox_entry",
+        sa.Column("id", sa.String(length=36), nullable=False),
+        sa.Column("channel", sa.String(length=10), nullable=False),
+        sa.Column("payload", sa.Text(), nullable=True),
+        sa.Column("state", sa.String(length=10), nullable=False),
+        sa.Column("attempts", sa.Integer(), nullable=False),
+        sa.Column("next_attempt_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("lease_until", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("give_up_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("last_error", sa.String(length=60), nullable=True),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("closed_at", sa.DateTime(timezone=True), nullable=True),
+        sa.CheckConstraint("state IN ('pending', 'sent', 'failed')", name=op.f("ck_outbox_entry_state")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_outbox_entry")),
+    )
+    with op.batch_alter_table("outbox_entry", schema=None) as batch_op:
+        batch_op.create_index("ix_outbox_entry_closed_at", ["closed_at"], unique=False)
+        batch_op.create_index(
+            "ix_outbox_entry_pending",
+            ["next_attempt_at"],
+            unique=False,
+            sqlite_where=sa.text("state = 'pending'"),
+            postgresql_where=sa.text("state = 'pending'"),
+        )
+
     op.create_table(
         "user_account",
         sa.Column("id", sa.Integer(), nullable=False),
@@ -276,6 +317,42 @@ def upgrade() -> None:
         batch_op.create_index(batch_op.f("ix_intent_claim_intent_id"), ["intent_id"], unique=False)
 
     op.create_table(
+        "join_request",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("organisation_id", sa.Integer(), nullable=False),
+        sa.Column("user_id", sa.Integer(), nullable=False),
+        sa.Column("requested_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("decided_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("decided_by_user_id", sa.Integer(), nullable=True),
+        sa.Column("is_approved", sa.Boolean(), nullable=True),
+        sa.ForeignKeyConstraint(
+            ["decided_by_user_id"],
+            ["user_account.id"],
+            name=op.f("fk_join_request_decided_by_user_id_user_account"),
+            ondelete="SET NULL",
+        ),
+        sa.ForeignKeyConstraint(
+            ["organisation_id"],
+            ["organisation.id"],
+            name=op.f("fk_join_request_organisation_id_organisation"),
+            ondelete="CASCADE",
+        ),
+        sa.ForeignKeyConstraint(
+            ["user_id"], ["user_account.id"], name=op.f("fk_join_request_user_id_user_account"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_join_request")),
+    )
+    with op.batch_alter_table("join_request", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_join_request_organisation_id"), ["organisation_id"], unique=False)
+        batch_op.create_index(
+            "uq_join_request_pending",
+            ["user_id", "organisation_id"],
+            unique=True,
+            sqlite_where=sa.text("decided_at IS NULL"),
+            postgresql_where=sa.text("decided_at IS NULL"),
+        )
+
+    op.create_table(
         "login",
         sa.Column("id", sa.String(length=36), nullable=False),
         sa.Column("user_id", sa.Integer(), nullable=False),
@@ -364,6 +441,13 @@ def upgrade() -> None:
         batch_op.create_index(
             "ix_organisation_patient_member_patient_id", ["patient_id", "organisation_id"], unique=False
         )
+        batch_op.create_index(
+            "uq_organisation_patient_member_primary",
+            ["patient_id"],
+            unique=True,
+            sqlite_where=sa.text("is_primary"),
+            postgresql_where=sa.text("is_primary"),
+        )
 
     op.create_table(
         "organisation_staff_member",
@@ -433,6 +517,26 @@ def upgrade() -> None:
             sqlite_where=sa.text("nhs_number IS NOT NULL AND is_active"),
             postgresql_where=sa.text("nhs_number IS NOT NULL AND is_active"),
         )
+
+    op.create_table(
+        "push_subscription",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("user_id", sa.Integer(), nullable=False),
+        sa.Column("endpoint_digest", sa.String(length=64), nullable=False),
+        sa.Column("endpoint", sa.Text(), nullable=False),
+        sa.Column("p256dh", sa.String(length=90), nullable=False),
+        sa.Column("auth", sa.String(length=30), nullable=False),
+        sa.Column("expires_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("updated_at", sa.DateTime(timezone=True), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["user_id"], ["user_account.id"], name=op.f("fk_push_subscription_user_id_user_account"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_push_subscription")),
+        sa.UniqueConstraint("endpoint_digest", name=op.f("uq_push_subscription_endpoint_digest")),
+    )
+    with op.batch_alter_table("push_subscription", schema=None) as batch_op:
+        batch_op.create_index("ix_push_subscription_user_id", ["user_id", "updated_at"], unique=False)
 
     op.create_table(
         "user_role",
@@ -609,6 +713,10 @@ def downgrade() -> None:
 
     op.drop_table("conversation_organisation")
     op.drop_table("user_role")
+    with op.batch_alter_table("push_subscription", schema=None) as batch_op:
+        batch_op.drop_index("ix_push_subscription_user_id")
+
+    op.drop_table("push_subscription")
     with op.batch_alter_table("patient_index", schema=None) as batch_op:
         batch_op.drop_index(
             "uq_patient_index_nhs_number",
@@ -629,6 +737,11 @@ def downgrade() -> None:
 
     op.drop_table("organisation_staff_member")
     with op.batch_alter_table("organisation_patient_member", schema=None) as batch_op:
+        batch_op.drop_index(
+            "uq_organisation_patient_member_primary",
+            sqlite_where=sa.text("is_primary"),
+            postgresql_where=sa.text("is_primary"),
+        )
         batch_op.drop_index("ix_organisation_patient_member_patient_id")
 
     op.drop_table("organisation_patient_member")
@@ -641,6 +754,15 @@ def downgrade() -> None:
         batch_op.drop_index(batch_op.f("ix_login_user_id"))
 
     op.drop_table("login")
+    with op.batch_alter_table("join_request", schema=None) as batch_op:
+        batch_op.drop_index(
+            "uq_join_request_pending",
+            sqlite_where=sa.text("decided_at IS NULL"),
+            postgresql_where=sa.text("decided_at IS NULL"),
+        )
+        batch_op.drop_index(batch_op.f("ix_join_request_organisation_id"))
+
+    op.drop_table("join_request")
     with op.batch_alter_table("intent_claim", schema=None) as batch_op:
         batch_op.drop_index(batch_op.f("ix_intent_claim_intent_id"))
 
@@ -664,15 +786,29 @@ def downgrade() -> None:
         batch_op.drop_index(batch_op.f("ix_user_account_permission_level"))
 
     op.drop_table("user_account")
+    with op.batch_alter_table("outbox_entry", schema=None) as batch_op:
+        batch_op.drop_index(
+            "ix_outbox_entry_pending",
+            sqlite_where=sa.text("state = 'pending'"),
+            postgresql_where=sa.text("state = 'pending'"),
+        )
+        batch_op.drop_index("ix_outbox_entry_closed_at")
+
+    op.drop_table("outbox_entry")
     op.drop_table("organisation")
     op.drop_table("openehr_template")
     op.drop_table("openehr_ehr")
+    with op.batch_alter_table("live_event", schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f("ix_live_event_created_at"))
+
+    op.drop_table("live_event")
     with op.batch_alter_table("intent", schema=None) as batch_op:
         batch_op.drop_index(
             "ix_intent_pending",
             sqlite_where=sa.text("state = 'pending'"),
             postgresql_where=sa.text("state = 'pending'"),
         )
+        batch_op.drop_index("ix_intent_closed_at")
 
     op.drop_table("intent")
     with op.batch_alter_table("fhir_search_key", schema=None) as batch_op:

@@ -1,0 +1,52 @@
+"""Bringing tables up to date from the command line."""
+
+import tempfile
+from pathlib import Path
+
+import typer
+
+from quill.app import build_services
+from quill.cli.console import fail, read_settings, run
+from quill.kit.database import Database
+from quill.migrations import runner
+
+
+def migrate() -> None:
+    """Bring the configured database up to date."""
+    settings = read_settings()
+
+    async def work() -> None:
+        services = build_services(settings)
+        try:
+            if await runner.state_of(services.database) is runner.SchemaState.AHEAD:
+                raise fail("The database was migrated by a newer Quill; upgrade this program.")
+            await runner.upgrade(services.database)
+        finally:
+            await services.database.dispose()
+
+    run(work)
+    typer.echo("The database is up to date.")
+
+
+def check() -> None:
+    """Tell whether migrations and models agree, on a scratch database.
+
+    Raises:
+        Exit: 1, they do not; prints each difference.
+    """
+
+    async def work(path: Path) -> list[str]:
+        database = Database(f"sqlite+aiosqlite:///{path}/scratch.sqlite3")
+        try:
+            await runner.upgrade(database)
+            return await runner.differences(database)
+        finally:
+            await database.dispose()
+
+    with tempfile.TemporaryDirectory() as directory:
+        differences = run(lambda: work(Path(directory)))
+    for difference in differences:
+        typer.echo(difference, err=True)
+    if differences:
+        raise fail('Models and migrations differ; `make revision NAME="…"` writes the missing step.')
+    typer.echo("Models and migrations agree.")

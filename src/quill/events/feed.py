@@ -1,0 +1,160 @@
+"""The one place of a process where live events come in, and the listeners they are handed to.
+
+The feed follows the table of live events: woken by commits of this process, and looking every second for those of
+others. A listener has room for so many events; one that does not keep up is let go and resumes when it comes back.
+"""
+
+import asyncio
+import contextlib
+import signal
+import threading
+from collections import Counter, deque
+from collections.abc import Iterator
+from types import FrameType
+
+import structlog
+
+from quill.errors import TooManyRequests
+from quill.kit.ids import UserId
+from quill.kit.logs import where
+from quill.outbox import service as outbox
+from quill.outbox.service import KeptEvent
+from quill.unit import Services
+
+LOOK_SECONDS = 1.0
+BATCH = 200
+ROOM = 256
+"""Events that wait for one listener; at this many it has stopped reading or is hopelessly slow."""
+STREAMS_PER_PERSON = 10
+CHECKS_AT_ONCE = 4
+"""Listeners whose rights are looked up side by side; few, so that an event to many leaves the database to requests."""
+
+log = structlog.get_logger()
+
+
+class Listener:
+    """One open stream: the events that wait for it, and why it should end."""
+
+    def __init__(self) -> None:
+        self._waiting: deque[KeptEvent] = deque()
+        self._called = asyncio.Event()
+        self.end_reason: str | None = None
+
+    def offer(self, events: list[KeptEvent]) -> None:
+        """Hand over events, oldest first; too many end the stream."""
+        if len(self._waiting) + len(events) > ROOM:
+            self.end("too_slow")
+            return
+        self._waiting.extend(events)
+        self._called.set()
+
+    def end(self, reason: str) -> None:
+        """Say that the stream should end; the first reason stands."""
+        self.end_reason = self.end_reason or reason
+        self._called.set()
+
+    async def wait(self, timeout_seconds: float) -> list[KeptEvent]:
+        """Return what has come in, at the latest after the time given."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_seconds):
+                await self._called.wait()
+        self._called.clear()
+        events = list(self._waiting)
+        self._waiting.clear()
+        return events
+
+
+class Feed:
+    """Hands live events to the listeners of this process."""
+
+    def __init__(self, services: Services) -> None:
+        self._database = services.database
+        self._signals = services.signals
+        self._listeners: set[Listener] = set()
+        self._streams: Counter[UserId] = Counter()
+        self._last_id: int | None = None
+        self._is_closed = False
+        self.checking = asyncio.Semaphore(CHECKS_AT_ONCE)
+
+    async def run(self) -> None:
+        """Follow the table until cancelled; trouble with the database is waited out, nothing is passed over."""
+        while True:
+            try:
+                is_behind = await self._look()
+            except Exception as error:  # noqa: BLE001 - the database may be away for a while; the feed outlives that
+                log.warning("live_events_unreadable", cause=where(error))
+                is_behind = False
+            if not is_behind:
+                await self._signals.wait(outbox.LIVE, LOOK_SECONDS)
+
+    async def _look(self) -> bool:
+        async with self._database.reading() as session:
+            if self._last_id is None or not self._listeners:
+                # Nobody listens yet. Whoever begins after this reads the table from where they want to.
+                _, self._last_id = await outbox.event_bounds(session)
+                return False
+            events = await outbox.list_events(session, self._last_id, BATCH)
+        if events:
+            self._last_id = events[-1].id
+        for listener in self._listeners:
+            listener.offer(events)
+        return len(events) == BATCH
+
+    def check_room(self, user_id: UserId) -> None:
+        """Refuse somebody who has too many streams open already.
+
+        Raises:
+            TooManyRequests: 429.
+        """
+        if self._streams[user_id] >= STREAMS_PER_PERSON:
+            raise TooManyRequests("Too many streams are open", retry_after_seconds=10)
+
+    @contextlib.contextmanager
+    def listening(self, user_id: UserId) -> Iterator[Listener]:
+        """Take part from now on: every event that is not yet in the table when this begins is handed over."""
+        listener = Listener()
+        if self._is_closed:
+            listener.end("stopping")
+        self._streams[user_id] += 1
+        self._listeners.add(listener)
+        try:
+            yield listener
+        finally:
+            self._listeners.discard(listener)
+            self._streams[user_id] -= 1
+            if not self._streams[user_id]:
+                del self._streams[user_id]
+
+    def close(self) -> None:
+        """End every stream, and those that begin from now on."""
+        self._is_closed = True
+        for listener in self._listeners:
+            listener.end("stopping")
+
+    @contextlib.contextmanager
+    def closing_on_signals(self) -> Iterator[None]:
+        """End every stream when the program is told to stop.
+
+        A server waits for open answers before it tells the application to shut down, and these would never end.
+        """
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        loop = asyncio.get_running_loop()
+        previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+        def handle(number: int, frame: FrameType | None) -> None:
+            loop.call_soon_threadsafe(self.close)
+            earlier = previous[signal.Signals(number)]
+            if callable(earlier):
+                earlier(number, frame)
+
+        handled = [number for number, earlier in previous.items() if callable(earlier)]
+        for number in handled:
+            signal.signal(number, handle)
+        try:
+            yield
+        finally:
+            for number in handled:
+                if signal.getsignal(number) is handle:
+                    signal.signal(number, previous[number])

@@ -1,0 +1,169 @@
+"""What other slices call: put a mail or a notification in the queue, tell live listeners."""
+
+import datetime
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from quill.kit import clock, ids
+from quill.kit.documents import Document, dumps, loads
+from quill.kit.ids import ConversationId, PatientId, UserId
+from quill.outbox import queries, templates
+from quill.outbox.models import LiveEventRow, OutboxEntry
+from quill.settings import Settings
+from quill.unit import Unit
+
+WORK = "outbox"
+"""Signal that there is something to deliver."""
+LIVE = "live"
+"""Signal that there is a live event."""
+
+PUSH_MAXIMUM_AGE = datetime.timedelta(hours=6)
+"""News of a message is old by then: the person has looked, or will be told by the next one."""
+
+Channel = Literal["mail", "push"]
+EventKind = Literal["message", "read", "status", "letter"]
+
+_LIVE_EVENT_LOCK = 0x9E11
+"""Key of the PostgreSQL advisory lock that orders live events; any number nothing else of ours uses."""
+
+
+@dataclass(frozen=True, slots=True)
+class LiveEvent:
+    """Something that happened, for whoever is looking and may see it.
+
+    Attributes:
+        kind: what happened: a new message, a read marker moved, a conversation changed status, a letter was written.
+        patient_id: whom it is about.
+        conversation_id: where; ``None`` for a letter.
+        facts: further ids only, such as ``message_id`` or ``composition_uid``; sent as they are, so never a text.
+    """
+
+    kind: EventKind
+    patient_id: PatientId
+    conversation_id: ConversationId | None = None
+    facts: dict[str, str] = field(default_factory=dict)
+
+
+async def enqueue_mail(unit: Unit, *, to: str, template: str, facts: dict[str, str]) -> None:
+    """Put a mail in the queue; it goes out soon after the unit is committed, and not at all when it is not.
+
+    Args:
+        unit: the transaction.
+        to: one address.
+        template: ``password-reset`` (facts ``link``, optional ``lifetime`` such as "30 minutes"), ``password-changed``
+            (no facts), or ``invite`` (facts ``link``, optional ``lifetime``).
+        facts: what the template needs; never patient data.
+
+    Raises:
+        ValueError: no such template, or its facts are not complete.
+    """
+    templates.check(template, facts)
+    payload: Document = {"to": to, "template": template, "facts": facts}
+    insert_entry(unit.session, "mail", payload, templates.maximum_age(template))
+    unit.after_commit(_waker(unit, WORK))
+
+
+async def enqueue_push(unit: Unit, *, user_ids: Sequence[UserId], kind: str, facts: dict[str, str]) -> None:
+    """Put a notification to every device of some people in the queue; whether they may know is asked at delivery.
+
+    Args:
+        unit: the transaction.
+        user_ids: whom; a person without a device costs nothing.
+        kind: ``message`` (facts ``conversation_id``).
+        facts: ids only.
+
+    Raises:
+        ValueError: no such kind, or its facts are not complete.
+    """
+    templates.check_notification(kind, facts)
+    if not user_ids:
+        return
+    payload: Document = {"user_ids": sorted(set(user_ids)), "kind": kind, "facts": facts}
+    insert_entry(unit.session, "push", payload, PUSH_MAXIMUM_AGE)
+    unit.after_commit(_waker(unit, WORK))
+
+
+async def publish(unit: Unit, event: LiveEvent) -> None:
+    """Tell live listeners once the unit is committed, and keep the event for those who come back soon."""
+    row = {
+        "kind": event.kind,
+        "patient_id": event.patient_id,
+        "conversation_id": event.conversation_id,
+        "facts": dumps(event.facts),
+        "created_at": clock.now(),
+    }
+
+    async def write() -> None:
+        await unit.session.flush()
+        if not unit.services.database.is_sqlite:
+            # A listener resumes after the highest id it saw, so a lower one must not become visible later. The lock
+            # is taken as the last thing before the commit, when nothing else is waited for: it cannot deadlock.
+            await unit.session.execute(sa.select(sa.func.pg_advisory_xact_lock(_LIVE_EVENT_LOCK)))
+        await unit.session.execute(sa.insert(LiveEventRow).values(row))
+
+    unit.before_commit(write)
+    unit.after_commit(_waker(unit, LIVE))
+
+
+def is_mail_configured(settings: Settings) -> bool:
+    """Tell whether mail goes out; when not, a link may be returned to an admin where that is safe."""
+    return settings.smtp_url is not None
+
+
+def insert_entry(session: AsyncSession, channel: Channel, payload: Document, maximum_age: datetime.timedelta) -> None:
+    """Add an entry to a session's transaction; for the worker and this service."""
+    now = clock.now()
+    session.add(
+        OutboxEntry(
+            id=ids.new_uuid(),
+            channel=channel,
+            payload=dumps(payload),
+            state="pending",
+            attempts=0,
+            next_attempt_at=now,
+            give_up_at=now + maximum_age,
+            created_at=now,
+        )
+    )
+
+
+def _waker(unit: Unit, name: str) -> Callable[[], Awaitable[None]]:
+    signals = unit.services.signals
+
+    async def wake() -> None:
+        signals.notify(name)
+
+    return wake
+
+
+@dataclass(frozen=True, slots=True)
+class KeptEvent:
+    """A live event with the number that listeners resume after."""
+
+    id: int
+    event: LiveEvent
+
+
+async def list_events(session: AsyncSession, last_id: int, limit: int) -> list[KeptEvent]:
+    """Return the live events after one, oldest first."""
+    return [
+        KeptEvent(
+            id=row.id,
+            event=LiveEvent(
+                kind=row.kind,
+                patient_id=PatientId(row.patient_id),
+                conversation_id=None if row.conversation_id is None else ConversationId(row.conversation_id),
+                facts=loads(row.facts),
+            ),
+        )
+        for row in await queries.events_after(session, last_id, limit)
+    ]
+
+
+async def event_bounds(session: AsyncSession) -> tuple[int, int]:
+    """Return the numbers of the oldest and newest live event kept; zeros when there never was one."""
+    return await queries.event_bounds(session)

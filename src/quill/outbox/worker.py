@@ -1,0 +1,206 @@
+"""The worker that empties the queue.
+
+It takes entries under a lease, delivers several side by side, and closes each in a transaction of its own. Should it
+die, the lease runs out and another worker delivers: at least once, and never lost. It is woken by commits of this
+process, and looks by itself every few seconds for those of others and for what is to be tried again.
+"""
+
+import asyncio
+import dataclasses
+import datetime
+import random
+from collections.abc import Mapping
+
+import sqlalchemy as sa
+import structlog
+
+from quill.kit import clock
+from quill.kit.documents import loads
+from quill.kit.logs import where
+from quill.outbox import queries
+from quill.outbox.delivery import Carrier, Settlement, Task
+from quill.outbox.models import LiveEventRow, OutboxEntry
+from quill.outbox.service import WORK, Channel, insert_entry
+from quill.ports.delivery import Delivery
+from quill.unit import Services
+
+LEASE = datetime.timedelta(seconds=90)
+"""Longer than any delivery may take with its deadline, so a live worker is never taken for dead."""
+SLOTS = 8
+"""Deliveries side by side; few, because they share the machine with requests."""
+LOOK_SECONDS = 3.0
+FIRST_PAUSE_SECONDS = 5.0
+LONGEST_PAUSE_SECONDS = 1800.0
+STOP_SECONDS = 5.0
+"""How long deliveries under way may take to end when the program stops; the lease sees to the rest."""
+TIDY_SECONDS = 300.0
+SENT_KEPT = datetime.timedelta(days=7)
+FAILED_KEPT = datetime.timedelta(days=30)
+EVENTS_KEPT = datetime.timedelta(hours=6)
+"""How long a browser may have been away and still be told what it missed."""
+
+log = structlog.get_logger()
+
+
+def pause_seconds(attempts: int) -> float:
+    """Return how long to wait after so many attempts: twice as long each time, and never quite the same.
+
+    The spread keeps what failed together from coming back together.
+    """
+    longest = min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2.0 ** min(attempts - 1, 20))
+    return longest * random.uniform(0.5, 1.0)  # noqa: S311 - spreads load; no secret
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Taken:
+    id: str
+    channel: Channel
+    payload: str
+    attempts: int
+    give_up_at: datetime.datetime
+
+
+class Worker:
+    """Delivers what is in the queue.
+
+    Args:
+        services: the database and the signals.
+        carriers: who delivers what, by channel.
+    """
+
+    def __init__(self, services: Services, carriers: Mapping[Channel, Carrier]) -> None:
+        self._database = services.database
+        self._signals = services.signals
+        self._carriers = carriers
+        self._active: set[asyncio.Task[None]] = set()
+        self._is_stopping = False
+        self._tidied_at = clock.monotonic_seconds()
+
+    async def run(self) -> None:
+        """Deliver until stopped; trouble with the database is waited out."""
+        while not self._is_stopping:
+            try:
+                has_more = await self._begin_some()
+                await self._tidy_now_and_then()
+            except Exception as error:  # noqa: BLE001 - the database may be away for a while; the worker outlives that
+                log.warning("outbox_unreadable", cause=where(error))
+                has_more = False
+            if len(self._active) >= SLOTS:
+                await asyncio.wait(self._active, return_when=asyncio.FIRST_COMPLETED)
+            elif not has_more and not self._is_stopping:
+                await self._signals.wait(WORK, LOOK_SECONDS)
+
+    async def stop(self) -> None:
+        """Take nothing more, and return when what is under way has ended or had its time."""
+        self._is_stopping = True
+        self._signals.notify(WORK)
+        if self._active:
+            await asyncio.wait(self._active, timeout=STOP_SECONDS)
+        for task in self._active:
+            task.cancel()
+        await asyncio.gather(*self._active, return_exceptions=True)
+
+    async def drain(self) -> int:
+        """Deliver what is due now, what comes of it included; for commands and tests.
+
+        Returns:
+            How many attempts were made.
+        """
+        count = 0
+        while taken := await self._take(SLOTS):
+            await asyncio.gather(*(self._deliver(entry) for entry in taken))
+            count += len(taken)
+        return count
+
+    async def tidy(self) -> None:
+        """Forget what was delivered, given up or told long ago; the newest live event stays, since counting goes on."""
+        now = clock.now()
+        async with self._database.writing() as session:
+            _, newest = await queries.event_bounds(session)
+            for state, age in (("sent", SENT_KEPT), ("failed", FAILED_KEPT)):
+                is_old = sa.and_(OutboxEntry.state == state, OutboxEntry.closed_at < now - age)
+                await session.execute(sa.delete(OutboxEntry).where(is_old))
+            is_old_event = sa.and_(LiveEventRow.created_at < now - EVENTS_KEPT, LiveEventRow.id < newest)
+            await session.execute(sa.delete(LiveEventRow).where(is_old_event))
+
+    async def _tidy_now_and_then(self) -> None:
+        if clock.monotonic_seconds() - self._tidied_at >= TIDY_SECONDS:
+            self._tidied_at = clock.monotonic_seconds()
+            await self.tidy()
+
+    async def _begin_some(self) -> bool:
+        taken = await self._take(SLOTS - len(self._active))
+        for entry in taken:
+            task = asyncio.create_task(self._deliver(entry), name="outbox-delivery")
+            self._active.add(task)
+            task.add_done_callback(self._active.discard)
+        return bool(taken)
+
+    async def _take(self, limit: int) -> list[_Taken]:
+        now = clock.now()
+        async with self._database.reading() as session:
+            if limit < 1 or not await queries.has_due(session, now):
+                return []
+        async with self._database.writing() as session:
+            entries = await queries.lock_due(session, now, limit)
+            for entry in entries:
+                entry.attempts += 1
+                entry.lease_until = now + LEASE
+            return [
+                _Taken(entry.id, _channel(entry), entry.payload or "{}", entry.attempts, entry.give_up_at)
+                for entry in entries
+            ]
+
+    async def _deliver(self, entry: _Taken) -> None:
+        """Try once and note how it ended; should even that fail, the lease brings the entry back."""
+        try:
+            settlement = await self._attempt(entry)
+            await self._settle(entry, settlement)
+        except Exception as error:  # noqa: BLE001 - one entry must not end the worker; the lease brings it back
+            log.error("outbox_unsettled", entry=entry.id, channel=entry.channel, cause=where(error))
+
+    async def _attempt(self, entry: _Taken) -> Settlement:
+        if clock.now() >= entry.give_up_at:
+            return Settlement(Delivery.refused("too_old"))
+        try:
+            task = Task(entry.id, loads(entry.payload), entry.attempts)
+            return await self._carriers[entry.channel].deliver(task)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the entry waits and is tried again
+            log.error("outbox_attempt_failed", entry=entry.id, channel=entry.channel, cause=where(error))
+            return Settlement(Delivery.retry("unforeseen"))
+
+    async def _settle(self, taken: _Taken, settlement: Settlement) -> None:
+        delivery, now = settlement.delivery, clock.now()
+        async with self._database.writing() as session:
+            entry = await queries.lock_leased(session, taken.id, taken.attempts)
+            if entry is None:
+                return
+            entry.lease_until = None
+            entry.last_error = delivery.reason[:60] or None
+            pause = max(pause_seconds(entry.attempts), float(delivery.retry_after_seconds or 0))
+            again_at = now + datetime.timedelta(seconds=pause)
+            if delivery.outcome == "retry" and again_at < entry.give_up_at:
+                entry.next_attempt_at = again_at
+            else:
+                entry.state = "sent" if delivery.outcome == "delivered" else "failed"
+                entry.closed_at = now
+                # It may hold an address or a link, and nobody needs it any more.
+                entry.payload = None
+            for payload in settlement.follow_ups:
+                insert_entry(session, taken.channel, payload, entry.give_up_at - now)
+            state = entry.state
+        if settlement.follow_ups:
+            self._signals.notify(WORK)
+        if delivery.outcome != "delivered":
+            log.warning(
+                "outbox_not_delivered",
+                entry=taken.id,
+                channel=taken.channel,
+                attempts=taken.attempts,
+                state=state,
+                reason=delivery.reason,
+            )
+
+
+def _channel(entry: OutboxEntry) -> Channel:
+    return "mail" if entry.channel == "mail" else "push"

@@ -1,0 +1,94 @@
+"""The server as a process: up, told to stop, up again with everything still there."""
+
+import http.client
+import json
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.cli.conftest import PROGRAM, Run, environment
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def serving(data_dir: Path, *words: str) -> Iterator[tuple[int, "subprocess.Popen[str]"]]:
+    port = free_port()
+    process = subprocess.Popen(  # noqa: S603 - the program under test
+        [*PROGRAM, "serve", "--port", str(port), *words],
+        env=environment(data_dir),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        wait_until_up(port, process)
+        yield port, process
+    finally:
+        process.kill()
+        process.wait()
+        for stream in (process.stdout, process.stderr):
+            assert stream is not None
+            stream.close()
+
+
+def wait_until_up(port: int, process: "subprocess.Popen[str]") -> None:
+    deadline = time.monotonic() + 40
+    while time.monotonic() < deadline:
+        assert process.poll() is None, "the server ended before it answered"
+        try:
+            if get(port, "/api/health/ready")[0] == 200:
+                return
+        except OSError:
+            time.sleep(0.05)
+    raise AssertionError("the server did not come up")
+
+
+def get(port: int, path: str) -> tuple[int, str, dict[str, str]]:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    connection.request("GET", path)
+    answer = connection.getresponse()
+    body = answer.read().decode()
+    connection.close()
+    return answer.status, body, {name.lower(): value for name, value in answer.getheaders()}
+
+
+def test_server_stops_cleanly_and_keeps_its_data(quill: Run, tmp_path: Path) -> None:
+    quill("migrate")
+    quill("create-organisation", "--name", "Riverside Surgery", "--type", "gp_practice")
+    for told in (signal.SIGINT, signal.SIGTERM):
+        with serving(tmp_path / "data") as (port, process):
+            status, body, headers = get(port, "/api/health")
+            assert (status, json.loads(body)["status"]) == (200, "healthy")
+            assert "server" not in headers
+            status, _, headers = get(port, "/")
+            assert (status, headers["location"]) == (307, "/api/docs")
+            assert "swagger-ui-bundle.js" in get(port, "/api/docs")[1]
+            assert get(port, "/api/docs/static/swagger-ui-bundle.js")[0] == 200
+            process.send_signal(told)
+            process.wait(timeout=20)
+            assert process.stderr is not None
+            assert "Traceback" not in process.stderr.read()
+    assert "1 events" in quill("audit", "verify").stdout
+
+
+def test_second_server_on_the_same_port_says_why_it_cannot(quill: Run, tmp_path: Path) -> None:
+    quill("migrate")
+    with serving(tmp_path / "data") as (port, _process):
+        refused = quill("serve", "--port", str(port))
+        assert refused.returncode == 1
+        assert "is something there already?" in refused.stderr
+
+
+def test_server_refuses_tables_that_are_not_there(quill: Run) -> None:
+    refused = quill("serve", "--port", str(free_port()))
+    assert refused.returncode == 1
+    assert "quill migrate" in refused.stderr

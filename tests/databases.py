@@ -1,0 +1,93 @@
+"""Fresh migrated databases for tests, in milliseconds: a copied SQLite file, or a PostgreSQL template."""
+
+import asyncio
+import itertools
+import os
+import shutil
+from pathlib import Path
+from typing import Protocol
+
+import sqlalchemy as sa
+from sqlalchemy.engine import make_url
+from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.pool import NullPool
+
+from quill.kit.database import Database
+from quill.migrations import runner
+
+POSTGRESQL_URL = os.environ.get("QUILL_TEST_DATABASE_URL")
+"""A PostgreSQL whose user may create databases; SQLite when unset."""
+
+
+class Databases(Protocol):
+    """Makes databases that hold every table and no row."""
+
+    def fresh(self, directory: Path) -> str:
+        """Return the URL of a new one."""
+        ...
+
+    def drop(self, url: str) -> None:
+        """Remove one."""
+        ...
+
+
+class SqliteDatabases:
+    """Copies a file that the migrations made."""
+
+    def __init__(self, directory: Path) -> None:
+        self._template = directory / "template.sqlite3"
+        asyncio.run(_migrate(f"sqlite+aiosqlite:///{self._template}"))
+
+    def fresh(self, directory: Path) -> str:
+        """Return the URL of a copy in a directory."""
+        shutil.copy(self._template, directory / "quill.sqlite3")
+        return f"sqlite+aiosqlite:///{directory / 'quill.sqlite3'}"
+
+    def drop(self, url: str) -> None:
+        """Leave it to the directory's own end."""
+        del url
+
+
+class PostgresqlDatabases:
+    """Makes databases from a template that the migrations made."""
+
+    def __init__(self, url: str) -> None:
+        self._admin = make_url(url)
+        self._prefix = f"quill_test_{os.environ.get('PYTEST_XDIST_WORKER', 'main')}_{os.getpid()}"
+        self._numbers = itertools.count()
+        self._execute(f'CREATE DATABASE "{self._prefix}"')
+        asyncio.run(_migrate(self._url(self._prefix)))
+
+    def fresh(self, directory: Path) -> str:
+        """Return the URL of a copy of the template."""
+        del directory
+        name = f"{self._prefix}_{next(self._numbers)}"
+        self._execute(f'CREATE DATABASE "{name}" TEMPLATE "{self._prefix}" STRATEGY FILE_COPY')
+        return self._url(name)
+
+    def drop(self, url: str) -> None:
+        """Remove a database, whoever is still connected."""
+        self._execute(f'DROP DATABASE IF EXISTS "{make_url(url).database}" WITH (FORCE)')
+
+    def _url(self, name: str) -> str:
+        return self._admin.set(database=name).render_as_string(hide_password=False)
+
+    def _execute(self, statement: str) -> None:
+        async def work() -> None:
+            engine = create_async_engine(self._admin, poolclass=NullPool, isolation_level="AUTOCOMMIT")
+            async with engine.connect() as connection:
+                await connection.execute(sa.text(statement))
+            await engine.dispose()
+
+        asyncio.run(work())
+
+
+async def _migrate(url: str) -> None:
+    database = Database(url)
+    await runner.upgrade(database)
+    await database.dispose()
+
+
+def make_databases(directory: Path) -> Databases:
+    """Return the kind of databases this run of the suite is about."""
+    return PostgresqlDatabases(POSTGRESQL_URL) if POSTGRESQL_URL else SqliteDatabases(directory)
