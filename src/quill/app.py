@@ -39,6 +39,7 @@ from quill.intents import service as intents
 from quill.kit.database import Database
 from quill.kit.ids import ConversationId
 from quill.kit.logs import configure, where
+from quill.kit.turns import finish_turn
 from quill.letters import service as letters
 from quill.letters.routes import router as letters_router
 from quill.organisations.routes import router as organisations_router
@@ -228,7 +229,7 @@ async def _no_conversation(session: AsyncSession, actor: Actor, conversation_id:
 async def _sweep_for_ever(services: Services) -> None:
     while True:
         try:
-            await intents.sweep(services, KINDS)
+            await finish_turn(intents.sweep(services, KINDS))
         except Exception as error:  # noqa: BLE001 - the database may be away for a while; the sweep outlives that
             log.warning("sweep_failed", cause=where(error))
         await asyncio.sleep(SWEEP_SECONDS)
@@ -238,7 +239,7 @@ async def _ensure_letter_template(services: Services) -> None:
     """Teach the openEHR store what a letter is; until it answers, letters are 503 and everything else works."""
     while services.settings.clinical_services_enabled:
         try:
-            await letters.ensure_template(services)
+            await finish_turn(letters.ensure_template(services))
         except Exception as error:  # noqa: BLE001 - the store may be away for a while; starting outlives that
             log.warning("letter_template_missing", cause=where(error))
             await asyncio.sleep(TEMPLATE_RETRY_SECONDS)

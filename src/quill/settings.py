@@ -68,6 +68,7 @@ class Settings(BaseSettings):
     )
     access_token_seconds: int = Field(15 * 60, ge=10, description="Lifetime of access and CSRF tokens.")
     refresh_token_seconds: int = Field(7 * 24 * 3600, ge=60, description="Lifetime of refresh tokens.")
+    password_reset_seconds: int = Field(30 * 60, ge=60, description="Lifetime of the links that reset a password.")
     password_min_length: int | None = Field(
         None, ge=6, le=128, description="Overrides 6 (registration) and 8 in development, 12 in production."
     )
@@ -139,6 +140,15 @@ class Settings(BaseSettings):
         if self.secret_key is not None:
             return self.secret_key.get_secret_value()
         return kept_secret(self.data_dir / "secret.key")
+
+    def accepted_keys(self) -> list[str]:
+        """Return the signing key, then the previous one where there is one.
+
+        Raises:
+            OSError: the data directory cannot be written.
+        """
+        previous = self.previous_secret_key
+        return [self.signing_key(), *([previous.get_secret_value()] if previous is not None else [])]
 
 
 def kept_secret(path: Path, make: Callable[[], str] = lambda: secrets.token_urlsafe(48)) -> str:

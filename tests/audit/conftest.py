@@ -1,4 +1,4 @@
-"""The trail is meddled with as somebody with the database file in hand would, so these tests are about SQLite's file."""
+"""The trail is meddled with by somebody with the database file in hand, so these tests are about SQLite."""
 
 import pytest
 

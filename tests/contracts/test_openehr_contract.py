@@ -30,7 +30,7 @@ NINE_O_CLOCK = datetime.datetime(2026, 3, 2, 9, 0, tzinfo=datetime.UTC)
 
 
 @pytest.fixture(params=["embedded"])
-async def open_store(request: pytest.FixtureRequest, database: Database) -> AsyncIterator[OpenStore]:
+async def open_store(request: pytest.FixtureRequest, database: Database) -> OpenStore:
     assert request.param == "embedded"
 
     @asynccontextmanager
@@ -40,7 +40,7 @@ async def open_store(request: pytest.FixtureRequest, database: Database) -> Asyn
 
     async with opened() as store:
         await store.ensure_template(TEMPLATE_ID, operational_template())
-    yield opened
+    return opened
 
 
 @pytest.fixture

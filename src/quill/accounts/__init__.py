@@ -1,4 +1,5 @@
-"""One's own account over HTTP: signing in and out, staying signed in, who am I.
+"""One's own account over HTTP: registering, signing in and out, staying signed in, passwords, the second factor.
 
-Depends on auth for the machinery of sign-in, on identity for people, on organisations for the features clients show.
+Depends on auth for the machinery of sign-in, on identity for people, on organisations for the features clients show
+and for requests to join, on the outbox for mail.
 """

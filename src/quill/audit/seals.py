@@ -22,6 +22,7 @@ from quill.audit.queries import AnyRow
 from quill.kit import clock
 from quill.kit.database import Database
 from quill.kit.logs import where
+from quill.kit.turns import finish_turn
 
 SEAL_EVENTS = 1000
 """Events under one seal at most, so that neither the hashing nor the transaction holds anybody up for long."""
@@ -169,7 +170,7 @@ async def run_sealer(database: Database, anchor_file: Path | None, interval_seco
     sealer = Sealer(database, anchor_file)
     try:
         while True:
-            await _seal_or_log(sealer)
+            await finish_turn(_seal_or_log(sealer))
             await anyio.sleep(interval_seconds)
     finally:
         with anyio.move_on_after(SHUTDOWN_SECONDS, shield=True) as scope:

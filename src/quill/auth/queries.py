@@ -1,4 +1,4 @@
-"""Every SELECT about logins."""
+"""Every SELECT about logins and reset links."""
 
 import datetime
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from quill.auth.models import Login
+from quill.auth.models import Login, PasswordReset
 from quill.identity import service as identity
 from quill.kit.ids import LoginId, UserId
 
@@ -50,3 +50,15 @@ async def live_logins_page(
     if after is not None:
         statement = statement.where(Login.id < after)
     return (await session.execute(statement.order_by(Login.id.desc()).limit(limit))).all()
+
+
+async def find_open_reset(session: AsyncSession, token_digest: str, now: datetime.datetime) -> sa.Row[Any] | None:
+    """Return the reset link with this digest, unless it was used or withdrawn, or is too old."""
+    statement: sa.Select[*tuple[Any, ...]] = sa.select(
+        PasswordReset.id, PasswordReset.user_id, PasswordReset.email
+    ).where(
+        PasswordReset.token_digest == token_digest,
+        PasswordReset.closed_at.is_(None),
+        PasswordReset.expires_at > now,
+    )
+    return (await session.execute(statement)).first()

@@ -19,7 +19,6 @@ from quill.settings import Settings
 ALGORITHM = "HS256"
 ISSUER = "quill"
 AUDIENCE = "quill-api"
-CLOCK_SKEW_SECONDS = 5
 
 
 class TokenType(StrEnum):
@@ -43,13 +42,10 @@ class Tokens:
     """Signs and reads tokens with the current key; reads those of the previous key too."""
 
     def __init__(self, settings: Settings) -> None:
-        key = settings.signing_key()
-        previous = settings.previous_secret_key
-        self._key = key
-        self._kid = _key_id(key)
-        self._keys = {self._kid: key}
-        if previous is not None:
-            self._keys[_key_id(previous.get_secret_value())] = previous.get_secret_value()
+        keys = settings.accepted_keys()
+        self._key = keys[0]
+        self._kid = _key_id(keys[0])
+        self._keys = {_key_id(key): key for key in keys}
         self.lifetimes = {
             TokenType.ACCESS: settings.access_token_seconds,
             TokenType.CSRF: settings.access_token_seconds,
@@ -91,8 +87,12 @@ class Tokens:
                 algorithms=[ALGORITHM],
                 audience=AUDIENCE,
                 issuer=ISSUER,
-                leeway=CLOCK_SKEW_SECONDS,
-                options={"require": ["sub", "sid", "typ", "exp", "iat"], "verify_exp": False, "verify_iat": False},
+                # Expiry is compared below with our own clock.
+                options={
+                    "require": ["sub", "sid", "gen", "typ", "jti", "exp", "iat"],
+                    "verify_exp": False,
+                    "verify_iat": False,
+                },
             )
             if claims["typ"] != kind.value:
                 raise InvalidToken

@@ -187,9 +187,7 @@ async def _make_patients(
                     document |= {"name": [{"use": "official", "family": "Jones", "given": ["Pat"], "prefix": ["Mx"]}]}
                 # One in six is cared for elsewhere, so that there is somebody the other practice's staff cannot see.
                 place = NORTHFIELD if len(made) % 6 == 5 else RIVERSIDE
-                made.append(
-                    await patients.create(unit, actor, document, organisation_id=OrganisationId(people[place]))
-                )
+                made.append(await patients.create(unit, actor, document, organisation_id=OrganisationId(people[place])))
         advance(len(batch))
     if made:
         async with open_job(services, "demo") as (unit, actor):
@@ -268,6 +266,4 @@ def _kept(settings: Settings) -> list[Account]:
     path = accounts_file(settings)
     if not path.exists():
         return []
-    return [
-        Account(**{**entry, "roles": tuple(entry["roles"])}) for entry in json.loads(path.read_text())["accounts"]
-    ]
+    return [Account(**{**entry, "roles": tuple(entry["roles"])}) for entry in json.loads(path.read_text())["accounts"]]

@@ -29,6 +29,7 @@ QuillError
 ├── TooManyRequests 429            with Retry-After
 └── Unavailable 503 / 502          a part of the house does not answer: never "no data"
     ├── FhirUnavailable · OpenEhrUnavailable · DatabaseUnavailable · AuditUnavailable · Overloaded
+    ├── SecondFactorUnreadable
     ├── ClinicalServicesDisabled
     └── FhirRefused · OpenEhrRefused   502, the other side gave a wrong answer
 
@@ -63,6 +64,7 @@ from quill.errors.outages import (
     OpenEhrRefused,
     OpenEhrUnavailable,
     Overloaded,
+    SecondFactorUnreadable,
 )
 from quill.errors.refusals import (
     AlreadyMember,
@@ -195,6 +197,7 @@ __all__ = [
     "ReauthenticationRequired",
     "RequestInProgress",
     "RoleMissing",
+    "SecondFactorUnreadable",
     "StaleEdit",
     "SuperadminMissing",
     "TooManyRequests",

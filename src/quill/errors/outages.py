@@ -54,3 +54,12 @@ class OpenEhrRefused(Unavailable):
     status, code, title = 502, "openehr_refused", "Bad gateway"
     sentence = "The letter store gave an unexpected answer"
     default_retry_after_seconds = None
+
+
+class SecondFactorUnreadable(Unavailable):
+    """A TOTP secret was sealed under a key the program no longer has; an admin must reset the second factor."""
+
+    code, sentence = (
+        "second_factor_unreadable",
+        "Your second factor cannot be checked; ask an administrator to reset it",
+    )

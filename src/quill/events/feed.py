@@ -17,6 +17,7 @@ import structlog
 from quill.errors import TooManyRequests
 from quill.kit.ids import UserId
 from quill.kit.logs import where
+from quill.kit.turns import finish_turn
 from quill.outbox import service as outbox
 from quill.outbox.service import KeptEvent
 from quill.unit import Services
@@ -80,7 +81,7 @@ class Feed:
         """Follow the table until cancelled; trouble with the database is waited out, nothing is passed over."""
         while True:
             try:
-                is_behind = await self._look()
+                is_behind = bool(await finish_turn(self._look()))
             except Exception as error:  # noqa: BLE001 - the database may be away for a while; the feed outlives that
                 log.warning("live_events_unreadable", cause=where(error))
                 is_behind = False

@@ -89,6 +89,7 @@ async def _watch(receive: Receive, listener: Listener) -> None:
 
 @router.get(
     "",
+    status_code=200,
     response_class=EventStream,
     responses={
         200: {

@@ -1,6 +1,5 @@
 """Accounts as those see them who administer people: finding, listing and changing them."""
 
-import dataclasses
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +9,6 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from quill.actor import Level
-from quill.errors import PatientAlreadyLinked
 from quill.identity import catalogue, queries
 from quill.identity.models import UserAccount, UserRole
 from quill.identity.service import check_catalogued, check_free, folded
@@ -202,26 +200,6 @@ async def _save_roles(unit: Unit, before: Person, after: Person) -> None:
         await unit.session.execute(
             sa.insert(UserRole), [{"user_id": before.user_id, "role": role} for role in sorted(gained)]
         )
-
-
-async def link_patient(unit: Unit, person: Person, patient_id: PatientId | None) -> Person:
-    """Tie an account to a patient record as the person's own, or untie it with ``None``.
-
-    Raises:
-        PatientAlreadyLinked: 409, the record is another account's.
-    """
-    if person.patient_id == patient_id:
-        return person
-    try:
-        async with unit.session.begin_nested():
-            await unit.session.execute(
-                sa.update(UserAccount)
-                .where(UserAccount.id == person.user_id)
-                .values(patient_id=patient_id, updated_at=clock.now())
-            )
-    except IntegrityError as error:
-        raise PatientAlreadyLinked from error
-    return dataclasses.replace(person, patient_id=patient_id)
 
 
 async def lock_superadmins(unit: Unit) -> frozenset[UserId]:

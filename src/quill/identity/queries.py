@@ -58,16 +58,17 @@ def person_select() -> sa.Select[*tuple[Any, ...]]:
     )
 
 
-def by_username(folded: str) -> sa.Select[*tuple[Any, ...]]:
-    """Return the select of what sign-in needs to know about a username."""
+def credentials_select() -> sa.Select[*tuple[Any, ...]]:
+    """Return the select of what sign-in needs to know about an account."""
     return sa.select(
         UserAccount.id,
+        UserAccount.username,
+        UserAccount.email,
         UserAccount.password_hash,
         UserAccount.is_active,
         UserAccount.is_totp_enabled,
         UserAccount.totp_secret,
-        UserAccount.totp_last_step,
-    ).where(UserAccount.username_folded == folded)
+    )
 
 
 async def lock_person(session: AsyncSession, user_id: UserId) -> UserAccount | None:
@@ -336,3 +337,13 @@ async def lock_superadmins(session: AsyncSession) -> list[int]:
         .with_for_update()
     )
     return list(await session.scalars(statement))
+
+
+async def linked_patient(session: AsyncSession, user_id: UserId) -> str | None:
+    """Return the patient record that is an account's own."""
+    return await session.scalar(sa.select(UserAccount.patient_id).where(UserAccount.id == user_id))
+
+
+async def is_anybody_there(session: AsyncSession) -> bool:
+    """Tell whether there is any account at all."""
+    return bool(await session.scalar(sa.select(sa.exists().select_from(UserAccount))))

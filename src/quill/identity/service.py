@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from quill.actor import Actor, Level
 from quill.audit import service as audit
 from quill.audit.service import Act
-from quill.errors import EmailTaken, Unprocessable, UsernameTaken
+from quill.errors import EmailTaken, PatientAlreadyLinked, Unprocessable, UsernameTaken
 from quill.identity import catalogue, memberships, queries
 from quill.identity.models import LONGEST_FOLDED_EMAIL, LONGEST_FOLDED_USERNAME, UserAccount, UserRole
 from quill.kit import clock
@@ -28,20 +28,9 @@ cares_for_many = queries.cares_for_many
 relationships = queries.relationships
 shared_organisations = queries.shared_organisations
 patient_organisations = queries.patient_organisations
+is_anybody_there = queries.is_anybody_there
 add_staff_membership = memberships.add_staff_membership
 add_patient_membership = memberships.add_patient_membership
-
-
-@dataclass(frozen=True, slots=True)
-class Credentials:
-    """What sign-in compares with."""
-
-    user_id: UserId
-    password_hash: str
-    is_active: bool
-    is_totp_enabled: bool
-    totp_secret: str | None
-    totp_last_step: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,30 +87,6 @@ async def find_actor_by_username(session: AsyncSession, username: str) -> Actor 
     statement = person_select().where(UserAccount.username_folded == folded(username), UserAccount.is_active)
     row = (await session.execute(statement)).first()
     return actor_from(row) if row is not None else None
-
-
-async def find_credentials(session: AsyncSession, username: str) -> Credentials | None:
-    """Return what to compare a sign-in with, or ``None`` for an unknown username."""
-    row = (await session.execute(queries.by_username(folded(username)))).first()
-    if row is None:
-        return None
-    return Credentials(
-        user_id=UserId(row.id),
-        password_hash=row.password_hash,
-        is_active=row.is_active,
-        is_totp_enabled=row.is_totp_enabled,
-        totp_secret=row.totp_secret,
-        totp_last_step=row.totp_last_step,
-    )
-
-
-async def set_password_hash(unit: Unit, user_id: UserId, password_hash: str) -> None:
-    """Replace a person's password hash."""
-    await unit.session.execute(
-        sa.update(UserAccount)
-        .where(UserAccount.id == user_id)
-        .values(password_hash=password_hash, updated_at=clock.now())
-    )
 
 
 def check_catalogued(
@@ -216,3 +181,28 @@ async def create_person(unit: Unit, actor: Actor | None, person: NewPerson) -> U
     await unit.session.flush()
     audit.record(unit, actor, Act.USER_CREATE, subject=f"user:{account.id}", patient_id=person.patient_id)
     return UserId(account.id)
+
+
+async def link_patient(unit: Unit, actor: Actor, user_id: UserId, patient_id: PatientId | None) -> None:
+    """Tie an account to a patient record as the person's own, in place of an earlier one, or untie it with ``None``.
+
+    Whether there is such a patient, and whether the actor may, is asked by the caller.
+
+    Raises:
+        PatientAlreadyLinked: 409, the record is another account's.
+    """
+    before = await queries.linked_patient(unit.session, user_id)
+    try:
+        async with unit.session.begin_nested():
+            await unit.session.execute(
+                sa.update(UserAccount)
+                .where(UserAccount.id == user_id)
+                .values(patient_id=patient_id, updated_at=clock.now())
+            )
+    except IntegrityError as error:
+        raise PatientAlreadyLinked from error
+    if patient_id is not None:
+        audit.record(unit, actor, Act.USER_LINK_PATIENT, patient_id=patient_id, subject=f"user:{user_id}")
+    elif before is not None:
+        unlinked = PatientId(before)
+        audit.record(unit, actor, Act.USER_UNLINK_PATIENT, patient_id=unlinked, subject=f"user:{user_id}")

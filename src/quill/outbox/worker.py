@@ -17,6 +17,7 @@ import structlog
 from quill.kit import clock
 from quill.kit.documents import loads
 from quill.kit.logs import where
+from quill.kit.turns import finish_turn
 from quill.outbox import queries
 from quill.outbox.delivery import Carrier, Settlement, Task
 from quill.outbox.models import LiveEventRow, OutboxEntry
@@ -80,8 +81,8 @@ class Worker:
         """Deliver until stopped; trouble with the database is waited out."""
         while not self._is_stopping:
             try:
-                has_more = await self._begin_some()
-                await self._tidy_now_and_then()
+                has_more = bool(await finish_turn(self._begin_some()))
+                await finish_turn(self._tidy_now_and_then())
             except Exception as error:  # noqa: BLE001 - the database may be away for a while; the worker outlives that
                 log.warning("outbox_unreadable", cause=where(error))
                 has_more = False

@@ -480,6 +480,24 @@ def upgrade() -> None:
         )
 
     op.create_table(
+        "password_reset",
+        sa.Column("id", sa.String(length=36), nullable=False),
+        sa.Column("user_id", sa.Integer(), nullable=False),
+        sa.Column("token_digest", sa.String(length=64), nullable=False),
+        sa.Column("email", sa.String(length=255), nullable=False),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("expires_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("closed_at", sa.DateTime(timezone=True), nullable=True),
+        sa.ForeignKeyConstraint(
+            ["user_id"], ["user_account.id"], name=op.f("fk_password_reset_user_id_user_account"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_password_reset")),
+        sa.UniqueConstraint("token_digest", name=op.f("uq_password_reset_token_digest")),
+    )
+    with op.batch_alter_table("password_reset", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_password_reset_user_id"), ["user_id"], unique=False)
+
+    op.create_table(
         "patient_index",
         sa.Column("patient_id", sa.String(length=64), nullable=False),
         sa.Column("version", sa.Integer(), nullable=False),
@@ -538,6 +556,17 @@ def upgrade() -> None:
     with op.batch_alter_table("push_subscription", schema=None) as batch_op:
         batch_op.create_index("ix_push_subscription_user_id", ["user_id", "updated_at"], unique=False)
 
+    op.create_table(
+        "recovery_code",
+        sa.Column("user_id", sa.Integer(), nullable=False),
+        sa.Column("code_digest", sa.String(length=64), nullable=False),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("used_at", sa.DateTime(timezone=True), nullable=True),
+        sa.ForeignKeyConstraint(
+            ["user_id"], ["user_account.id"], name=op.f("fk_recovery_code_user_id_user_account"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("user_id", "code_digest", name=op.f("pk_recovery_code")),
+    )
     op.create_table(
         "user_role",
         sa.Column("user_id", sa.Integer(), nullable=False),
@@ -713,6 +742,7 @@ def downgrade() -> None:
 
     op.drop_table("conversation_organisation")
     op.drop_table("user_role")
+    op.drop_table("recovery_code")
     with op.batch_alter_table("push_subscription", schema=None) as batch_op:
         batch_op.drop_index("ix_push_subscription_user_id")
 
@@ -727,6 +757,10 @@ def downgrade() -> None:
         batch_op.drop_index(batch_op.f("ix_patient_index_birth_date"))
 
     op.drop_table("patient_index")
+    with op.batch_alter_table("password_reset", schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f("ix_password_reset_user_id"))
+
+    op.drop_table("password_reset")
     with op.batch_alter_table("organisation_staff_member", schema=None) as batch_op:
         batch_op.drop_index(
             "uq_organisation_staff_member_primary",

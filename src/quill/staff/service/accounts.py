@@ -8,6 +8,7 @@ from typing import Any
 from quill.actor import Actor, Level
 from quill.audit import service as audit
 from quill.audit.service import Act
+from quill.auth import new_passwords
 from quill.auth import service as auth
 from quill.auth.passwords import Passwords
 from quill.errors import MissingFields, Unprocessable, UserNotFound
@@ -135,12 +136,13 @@ async def change(unit: Unit, actor: Actor, passwords: Passwords, user_id: UserId
     rules.check_change(unit, actor, before, after, superadmins)
     if await people.save_person(unit, before, after):
         _record(unit, actor, before, after)
+    own_login = actor.login_id if actor.user_id == user_id else None
     if password_hash is not None:
-        await identity.set_password_hash(unit, user_id, password_hash)
+        await new_passwords.replace(unit, user_id, password_hash, reason="password_changed", but=own_login)
         audit.record(unit, actor, Act.PASSWORD_CHANGE, subject=f"user:{user_id}", reason="reset_by_admin")
-    reason = _reason_to_end_logins(before, after, has_new_password=password_hash is not None)
+    reason = _reason_to_end_logins(before, after)
     if reason is not None:
-        await auth.end_logins(unit, user_id, reason, but=actor.login_id if actor.user_id == user_id else None)
+        await auth.end_logins(unit, user_id, reason, but=own_login)
     return after
 
 
@@ -186,11 +188,9 @@ def _check_password(passwords: Passwords, password: str) -> None:
     passwords.check_acceptable(password, sentence=f"Password must be at least {passwords.minimum()} characters")
 
 
-def _reason_to_end_logins(before: Person, after: Person, *, has_new_password: bool) -> str | None:
+def _reason_to_end_logins(before: Person, after: Person) -> str | None:
     if before.is_active and not after.is_active:
         return "account_disabled"
-    if has_new_password:
-        return "password_changed"
     return "rights_changed" if _rights(before) != _rights(after) else None
 
 

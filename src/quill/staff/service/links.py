@@ -1,10 +1,8 @@
 """Which patient record is an account's own."""
 
 from quill.actor import Actor
-from quill.audit import service as audit
-from quill.audit.service import Act
 from quill.errors import ExternalAccountNotLinked, PatientNotFound, Unprocessable
-from quill.identity import people
+from quill.identity import service as identity
 from quill.kit.ids import PatientId, UserId, is_fhir_id
 from quill.patients import service as patients
 from quill.staff.service import rules
@@ -39,8 +37,7 @@ async def link_patient(unit: Unit, actor: Actor, user_id: UserId, patient_id: st
         raise PatientNotFound
     patient = PatientId(patient_id)
     await patients.check_takes_entries(unit, patient)
-    await people.link_patient(unit, person, patient)
-    audit.record(unit, actor, Act.USER_LINK_PATIENT, patient_id=patient, subject=f"user:{user_id}")
+    await identity.link_patient(unit, actor, user_id, patient)
     return patient
 
 
@@ -53,7 +50,5 @@ async def unlink_patient(unit: Unit, actor: Actor, user_id: UserId) -> None:
     """
     person = await rules.lock(unit, user_id)
     rules.check_may_administer(unit, actor, user_id, person.level)
-    if person.patient_id is None:
-        return
-    await people.link_patient(unit, person, None)
-    audit.record(unit, actor, Act.USER_UNLINK_PATIENT, patient_id=person.patient_id, subject=f"user:{user_id}")
+    if person.patient_id is not None:
+        await identity.link_patient(unit, actor, user_id, None)

@@ -8,7 +8,7 @@ from quill.access.service import Requirement
 from quill.actor import Actor, Level
 from quill.audit import service as audit
 from quill.audit.service import Act
-from quill.errors import LevelMissing, PatientNotFound, PermissionLevelUnknown, UserNotFound
+from quill.errors import PatientNotFound, PermissionLevelUnknown, UserNotFound
 from quill.identity import memberships, people
 from quill.identity.people import Person, PersonLine
 from quill.kit.ids import PatientId, UserId, is_fhir_id
@@ -76,7 +76,7 @@ async def list_users(
         LevelMissing: 403, not an admin.
         PermissionLevelUnknown: 400, not one of the ranked levels.
     """
-    access.check_rights(reader, actor, Requirement(level=Level.ADMIN, level_sentence=LevelMissing.sentence))
+    access.check_rights(reader, actor, Requirement(level=Level.ADMIN))
     levels = None
     if least is not None:
         if least not in RANKED:
