@@ -1,17 +1,16 @@
 """The FHIR store away, slow or losing answers: never "no data", never a double, nothing acknowledged lost."""
 
 import asyncio
-from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncSession
 
 from quill.app import KINDS
-from quill.intents import service as intents
+from quill.errors import FhirUnavailable
 from quill.patients import contact
 from tests.clinic import Clinic, Person
-from tests.patients.helpers import AwayFhir, RemoteFhir, acts, detail, rows, use_fhir
+from tests.patients.helpers import NHS_NUMBER, NHS_SYSTEM, acts, detail, remote_fhir, rows
+from tests.remote_like import sweep_after_leases_ran_out
 
 AWAY = "The patient record store is not available right now"
 
@@ -40,22 +39,17 @@ def test_list_shows_the_last_known_patients_and_says_from_when(clinic: Clinic, g
     clinic.patient(here)
     good = gp.get("/api/patients").json()
     assert good["fhir_ready"] is True
-    use_fhir(clinic, AwayFhir)
+    remote_fhir(clinic, is_away=True)
     bad = gp.get("/api/patients")
     assert bad.status_code == 200
     assert bad.json() == good | {"fhir_ready": False}
-
-
-class HangingFhir(AwayFhir):
-    async def ping(self) -> None:
-        await asyncio.sleep(30)
 
 
 @pytest.mark.usefixtures("impatient")
 def test_list_does_not_wait_for_a_store_that_hangs(clinic: Clinic, gp: Person, here: int) -> None:
     """Gap: no request timeout: a hung FHIR server holds a worker indefinitely."""
     patient_id = clinic.patient(here)
-    use_fhir(clinic, HangingFhir)
+    remote_fhir(clinic).before_next("ping", lambda: asyncio.sleep(30))
     body = gp.get("/api/patients").json()
     assert (body["fhir_ready"], [patient["id"] for patient in body["patients"]]) == (False, [patient_id])
     # Never heard from since the start: the newest version we hold says what the list is as of.
@@ -64,7 +58,7 @@ def test_list_does_not_wait_for_a_store_that_hangs(clinic: Clinic, gp: Person, h
 
 @pytest.mark.usefixtures("impatient")
 def test_list_is_ready_again_when_the_store_is(clinic: Clinic, gp: Person) -> None:
-    use_fhir(clinic, AwayFhir)
+    line = remote_fhir(clinic, is_away=True)
     assert gp.get("/api/patients").json() == {
         "patients": [],
         "fhir_ready": False,
@@ -72,27 +66,21 @@ def test_list_is_ready_again_when_the_store_is(clinic: Clinic, gp: Person) -> No
         "next_cursor": None,
         "total": 0,
     }
-    use_fhir(clinic, lambda _: RemoteFhir(clinic.services.database))
+    line.mend()
     assert gp.get("/api/patients").json()["fhir_ready"] is True
 
 
-def test_state_of_the_store_is_asked_once_in_a_while(clinic: Clinic, gp: Person) -> None:
-    asked = []
-
-    class CountingFhir(RemoteFhir):
-        async def ping(self) -> None:
-            asked.append(1)
-
-    use_fhir(clinic, lambda _: CountingFhir(clinic.services.database))
+def test_store_is_asked_how_it_is_once_in_a_while(clinic: Clinic, gp: Person) -> None:
+    line = remote_fhir(clinic)
     for _ in range(3):
         assert gp.get("/api/patients").json()["fhir_ready"] is True
-    assert len(asked) < 3
+    assert line.count("ping") < 3
 
 
 def test_reading_one_patient_is_503_and_not_404(clinic: Clinic, gp: Person, here: int) -> None:
     """Gap: outage reported as absence."""
     patient_id = clinic.patient(here)
-    use_fhir(clinic, AwayFhir)
+    remote_fhir(clinic, is_away=True)
     for answer in (
         gp.get(f"/api/patients/{patient_id}"),
         gp.get(f"/api/patients/{patient_id}/demographics"),
@@ -108,30 +96,47 @@ def test_reading_one_patient_is_503_and_not_404(clinic: Clinic, gp: Person, here
 
 
 def test_patient_the_store_did_not_take_is_nowhere(clinic: Clinic, gp: Person) -> None:
-    use_fhir(clinic, AwayFhir)
-    answer = gp.post("/api/patients", {"given_name": "Ann", "family_name": "Lee", "patient_id": "p1"})
-    assert detail(answer) == (503, AWAY)
-    use_fhir(clinic, lambda _: RemoteFhir(clinic.services.database))
+    line = remote_fhir(clinic, is_away=True)
+    body = {"given_name": "Ann", "family_name": "Lee", "patient_id": "p1"}
+    assert detail(gp.post("/api/patients", body)) == (503, AWAY)
+    line.mend()
     sweep(clinic)
     assert gp.get("/api/patients").json()["patients"] == []
-    assert gp.post("/api/patients", {"given_name": "Ann", "family_name": "Lee", "patient_id": "p1"}).status_code == 200
+    assert gp.post("/api/patients", body).status_code == 200
 
 
 def test_patient_whose_answer_was_lost_is_found_by_the_sweep(clinic: Clinic, gp: Person) -> None:
-    store = RemoteFhir(clinic.services.database)
-    store.loses_answers = True
-    use_fhir(clinic, lambda _: store)
-    body = {"given_name": "Ann", "family_name": "Lee"}
-    assert detail(gp.post("/api/patients", body, headers={"Idempotency-Key": "k"})) == (503, AWAY)
-    store.loses_answers = False
+    remote_fhir(clinic).lose_next("write", FhirUnavailable)
+    body, key = {"given_name": "Ann", "family_name": "Lee"}, {"Idempotency-Key": "k"}
+    assert detail(gp.post("/api/patients", body, headers=key)) == (503, AWAY)
+    assert gp.get("/api/patients").json()["patients"] == []
     sweep(clinic)
     [patient] = gp.get("/api/patients").json()["patients"]
-    again = gp.post("/api/patients", body, headers={"Idempotency-Key": "k"})
+    again = gp.post("/api/patients", body, headers=key)
     assert (again.status_code, again.json()["id"]) == (200, patient["id"])
 
 
+def test_patient_whose_answer_was_lost_is_added_once_by_the_repeated_call(clinic: Clinic, gp: Person) -> None:
+    line = remote_fhir(clinic)
+    line.lose_next("write", FhirUnavailable)
+    body, key = {"given_name": "Ann", "family_name": "Lee"}, {"Idempotency-Key": "k"}
+    assert detail(gp.post("/api/patients", body, headers=key)) == (503, AWAY)
+    again = gp.post("/api/patients", body, headers=key)
+    assert (again.status_code, line.count("write")) == (200, 1)
+    assert [found["id"] for found in gp.get("/api/patients").json()["patients"]] == [again.json()["id"]]
+
+
+def test_edit_whose_answer_was_lost_is_found_by_the_sweep(clinic: Clinic, gp: Person, here: int) -> None:
+    address = f"/api/patients/{clinic.patient(here)}"
+    remote_fhir(clinic).lose_next("write", FhirUnavailable)
+    assert detail(gp.patch(address, {"family_name": "Leigh"})) == (503, AWAY)
+    sweep(clinic)
+    [listed] = gp.get("/api/patients?name=leigh").json()["patients"]
+    assert listed["meta"]["versionId"] == "2"
+
+
 def test_remote_store_serves_the_whole_life_of_a_record(clinic: Clinic, gp: Person) -> None:
-    use_fhir(clinic, lambda _: RemoteFhir(clinic.services.database))
+    remote_fhir(clinic)
     patient = gp.post("/api/patients", {"given_name": "Ann", "family_name": "Lee"}).json()
     address = f"/api/patients/{patient['id']}"
     changed = gp.patch(address, {"family_name": "Leigh"}, headers={"If-Match": 'W/"1"'})
@@ -146,36 +151,26 @@ def test_remote_store_serves_the_whole_life_of_a_record(clinic: Clinic, gp: Pers
 
 def test_prescription_the_store_did_not_take_is_nowhere(clinic: Clinic, gp: Person, here: int) -> None:
     patient_id = clinic.patient(here)
-    use_fhir(clinic, AwayFhir)
+    remote_fhir(clinic, is_away=True)
     body = {"patient_id": patient_id, "medication": "morphine", "dose": "5 mg", "duration_days": 7}
     assert detail(gp.post("/api/prescriptions/controlled", body)) == (503, AWAY)
     assert gp.get(f"/api/patients/{patient_id}/prescriptions").json()["prescriptions"] == []
 
 
 def test_number_taken_in_the_meantime_does_not_hide_a_record_the_store_has(clinic: Clinic, gp: Person) -> None:
-    number = "9990527113"
-    other = clinic.patient(identifier=[{"system": "https://fhir.nhs.uk/Id/nhs-number", "value": number}])
+    other = clinic.patient(identifier=[{"system": NHS_SYSTEM, "value": NHS_NUMBER}])
     clinic.admin().post(f"/api/patients/{other}/deactivate")
 
-    class ReactivatingFhir(RemoteFhir):
-        async def write(self, document: Any, *, if_match: int | None = None) -> Any:
-            stored = await super().write(document, if_match=if_match)
-            async with self.database.writing() as session:
-                await _activate(session, other)
-            return stored
+    async def activate() -> None:
+        async with clinic.services.database.writing() as session:
+            await session.execute(sa.text("UPDATE patient_index SET is_active = true"))
 
-    use_fhir(clinic, lambda _: ReactivatingFhir(clinic.services.database))
-    answer = gp.post("/api/patients", {"given_name": "Ann", "family_name": "Lee", "nhs_number": number})
+    remote_fhir(clinic).after_next("write", activate)
+    answer = gp.post("/api/patients", {"given_name": "Ann", "family_name": "Lee", "nhs_number": NHS_NUMBER})
     assert answer.status_code == 200
-    [listed] = gp.get(f"/api/patients?search={number}").json()["patients"]
+    [listed] = gp.get(f"/api/patients?search={NHS_NUMBER}").json()["patients"]
     assert listed["id"] == answer.json()["id"]
 
 
-async def _activate(session: AsyncSession, patient_id: str) -> None:
-    await session.execute(
-        sa.text("UPDATE patient_index SET is_active = true WHERE patient_id = :patient_id"), {"patient_id": patient_id}
-    )
-
-
 def sweep(clinic: Clinic) -> None:
-    clinic.run(intents.sweep, clinic.services, KINDS)
+    clinic.run(sweep_after_leases_ran_out, clinic.services, KINDS)

@@ -10,7 +10,7 @@ from sqlalchemy.exc import IntegrityError
 from quill.actor import Actor
 from quill.audit import service as audit
 from quill.audit.service import Act
-from quill.errors import FhirRefused, NhsNumberTaken, StaleEdit
+from quill.errors import NhsNumberTaken
 from quill.identity import service as identity
 from quill.kit.documents import Document, dumps
 from quill.kit.ids import OrganisationId, PatientId
@@ -18,7 +18,7 @@ from quill.kit.text import fold
 from quill.patients import nhs_number, queries
 from quill.patients.models import PatientDocument, PatientIdentifier, PatientIndex
 from quill.ports import fhir_patient
-from quill.ports.fhir import StoredResource
+from quill.ports.fhir import ResourceType, StoredResource
 from quill.unit import Unit
 
 LONGEST_KEY = 200
@@ -132,6 +132,17 @@ async def _write_details(unit: Unit, stored: StoredResource, *, is_new: bool) ->
         await unit.session.execute(sa.insert(PatientIdentifier), rows)
 
 
+def as_written(stored: StoredResource) -> Document:
+    """Return what a store answered to a write, as an intent hands it from writing to projecting."""
+    return {"version": stored.version, "last_updated": stored.last_updated, "document": stored.document}
+
+
+def from_written(resource_type: ResourceType, written: Document) -> StoredResource:
+    """Return the resource that ``as_written`` noted."""
+    document = written["document"]
+    return StoredResource(resource_type, document["id"], written["version"], written["last_updated"], document)
+
+
 class PatientKind:
     """What writing and projecting mean for a Patient.
 
@@ -145,34 +156,28 @@ class PatientKind:
         """Tell whether the FHIR store shares the unit's transaction."""
         return unit.fhir.joins_transaction
 
-    async def write(self, unit: Unit, payload: Document) -> None:
-        """Write the resource under its id; one that has arrived already is not written again.
+    async def write(self, unit: Unit, payload: Document) -> Document:
+        """Write the resource under its id.
+
+        Returns:
+            The resource as stored, for ``project``.
 
         Raises:
             StaleEdit: 412, the store holds another version than the one this replaces.
         """
-        try:
-            await unit.fhir.write(payload["document"], if_match=payload["if_match"])
-        except StaleEdit:
-            # Repeating a write whose answer was lost finds its own work.
-            if not await self.has_landed(unit, payload):
-                raise
+        return as_written(await unit.fhir.write(payload["document"], if_match=payload["if_match"]))
 
-    async def has_landed(self, unit: Unit, payload: Document) -> bool:
-        """Tell whether the store holds just this content under the id."""
+    async def has_landed(self, unit: Unit, payload: Document) -> Document | bool:
+        """Return the resource as stored when it has just this content, else ``False``."""
         stored = await unit.fhir.find("Patient", payload["document"]["id"])
-        return stored is not None and same_content(stored.document, payload["document"])
+        if stored is None or not same_content(stored.document, payload["document"]):
+            return False
+        return as_written(stored)
 
     async def project(self, unit: Unit, actor: Actor, payload: Document) -> Document:
-        """Bring the list up to date, and put a new patient into its organisation's care.
-
-        Raises:
-            FhirRefused: 502, the store does not hold what it acknowledged.
-        """
-        patient_id = PatientId(payload["document"]["id"])
-        stored = await unit.fhir.find("Patient", patient_id)
-        if stored is None:
-            raise FhirRefused("The patient record store does not hold what it acknowledged")
+        """Bring the list up to date, and put a new patient into its organisation's care."""
+        stored = from_written("Patient", payload["written"])
+        patient_id = PatientId(stored.id)
         await project_patient(unit, stored, created_by=actor)
         if payload.get("organisation_id") is not None:
             await identity.add_patient_membership(unit, OrganisationId(payload["organisation_id"]), patient_id)

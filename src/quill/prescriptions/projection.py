@@ -12,10 +12,10 @@ import sqlalchemy as sa
 from quill.actor import Actor
 from quill.audit import service as audit
 from quill.audit.service import Act
-from quill.errors import FhirRefused, StaleEdit
 from quill.kit import clock
 from quill.kit.documents import Document
 from quill.kit.ids import PatientId
+from quill.patients.projection import as_written, from_written
 from quill.ports.fhir import StoredResource
 from quill.prescriptions import queries
 from quill.prescriptions.models import Prescription
@@ -87,29 +87,19 @@ class PrescriptionKind:
         """Tell whether the FHIR store shares the unit's transaction."""
         return unit.fhir.joins_transaction
 
-    async def write(self, unit: Unit, payload: Document) -> None:
-        """Write the MedicationRequest under its id; one that has arrived already is not written again."""
-        try:
-            await unit.fhir.write(payload["document"], if_match=0)
-        except StaleEdit:
-            # The id was minted for this very order, so whatever is there is its own work.
-            if not await self.has_landed(unit, payload):
-                raise
+    async def write(self, unit: Unit, payload: Document) -> Document:
+        """Write the MedicationRequest under its id, and return it as stored."""
+        return as_written(await unit.fhir.write(payload["document"], if_match=0))
 
-    async def has_landed(self, unit: Unit, payload: Document) -> bool:
-        """Tell whether the store holds the order."""
-        return await unit.fhir.find("MedicationRequest", payload["document"]["id"]) is not None
+    async def has_landed(self, unit: Unit, payload: Document) -> Document | bool:
+        """Return the order as stored; the id was minted for it, so whatever is there is that."""
+        stored = await unit.fhir.find("MedicationRequest", payload["document"]["id"])
+        return as_written(stored) if stored is not None else False
 
     async def project(self, unit: Unit, actor: Actor, payload: Document) -> Document:
-        """Put the prescription into the patient's list.
-
-        Raises:
-            FhirRefused: 502, the store does not hold what it acknowledged.
-        """
-        prescription_id = payload["document"]["id"]
-        stored = await unit.fhir.find("MedicationRequest", prescription_id)
-        if stored is None:
-            raise FhirRefused("The patient record store does not hold what it acknowledged")
+        """Put the prescription into the patient's list."""
+        stored = from_written("MedicationRequest", payload["written"])
+        prescription_id = stored.id
         row = row_of(stored)
         known = await queries.lock_version(unit.session, prescription_id)
         if known is None:
