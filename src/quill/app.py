@@ -45,8 +45,12 @@ from quill.letters.routes import router as letters_router
 from quill.organisations.routes import router as organisations_router
 from quill.outbox.delivery import MailCarrier
 from quill.outbox.worker import Worker
+from quill.patients.contact import FhirContact
+from quill.patients.routes import router as patients_router
 from quill.patients.service import KIND as PATIENT_KIND
 from quill.ports.mail import Mailer
+from quill.prescriptions.routes import router as prescriptions_router
+from quill.prescriptions.service import KIND as PRESCRIPTION_KIND
 from quill.push.delivery import MayNotify, PushCarrier
 from quill.push.routes import router as push_router
 from quill.settings import Settings, kept_secret
@@ -67,12 +71,14 @@ ROUTERS = (
     accounts_router,
     organisations_router,
     staff_router,
+    patients_router,
+    prescriptions_router,
     letters_router,
     push_router,
     events_router,
 )
 
-KINDS: Mapping[str, intents.Kind] = {kind.name: kind for kind in (PATIENT_KIND, letters.KIND)}
+KINDS: Mapping[str, intents.Kind] = {kind.name: kind for kind in (PATIENT_KIND, PRESCRIPTION_KIND, letters.KIND)}
 """What the sweep knows how to finish."""
 
 log = structlog.get_logger()
@@ -155,6 +161,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     app.state.services = services
     app.state.authenticator = Authenticator(services.settings)
     app.state.health = HealthMonitor(services)
+    app.state.fhir_contact = FhirContact()
     tasks = [
         asyncio.create_task(_sweep_for_ever(services), name="sweep"),
         asyncio.create_task(_ensure_letter_template(services), name="letter-template"),

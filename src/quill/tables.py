@@ -11,6 +11,7 @@ from quill.kit.database import Base
 from quill.organisations import models as organisation_models
 from quill.outbox import models as outbox_models
 from quill.patients import models as patient_models
+from quill.prescriptions import models as prescription_models
 from quill.push import models as push_models
 
 metadata = Base.metadata
@@ -27,5 +28,6 @@ __all__ = [
     "organisation_models",
     "outbox_models",
     "patient_models",
+    "prescription_models",
     "push_models",
 ]

@@ -17,6 +17,7 @@ QuillError
 ├── NotFound 404                   absent, or not yours: the same answer
 ├── Conflict 409                   the state of things refuses it
 │   ├── UsernameHeld · AlreadyMember · PatientExists · NhsNumberTaken · PatientDeactivated
+│   ├── DuplicateIdentifier            another patient holds an identifier of an imported record
 │   ├── ConversationClosed · PatientHasNoAccount · PatientAlreadyLinked · TotpAlreadyEnabled
 │   ├── JoinRequestDecided · LastSuperadmin · ExternalAccountNotLinked
 │   └── RequestInProgress · IdempotencyKeyReused
@@ -73,6 +74,7 @@ from quill.errors.refusals import (
     ConversationNotFound,
     CsrfFailed,
     CurrentPasswordWrong,
+    DuplicateIdentifier,
     EmailTaken,
     ExternalAccountNotLinked,
     ForeignOrigin,
@@ -112,6 +114,7 @@ from quill.errors.refusals import (
     PatientExists,
     PatientHasNoAccount,
     PatientNotFound,
+    PatientNotInFhir,
     PermissionLevelUnknown,
     ReauthenticationRequired,
     RequestInProgress,
@@ -138,6 +141,7 @@ __all__ = [
     "CsrfFailed",
     "CurrentPasswordWrong",
     "DatabaseUnavailable",
+    "DuplicateIdentifier",
     "EmailTaken",
     "ExternalAccountNotLinked",
     "FhirRefused",
@@ -186,6 +190,7 @@ __all__ = [
     "PatientExists",
     "PatientHasNoAccount",
     "PatientNotFound",
+    "PatientNotInFhir",
     "PermissionLevelUnknown",
     "PreconditionRequired",
     "QuillError",

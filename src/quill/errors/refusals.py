@@ -196,6 +196,12 @@ class PatientNotFound(NotFound):
     code, sentence = "patient_not_found", "Patient not found"
 
 
+class PatientNotInFhir(NotFound):
+    """The record store holds no such patient, or none of this caller's."""
+
+    code, sentence = "patient_not_in_fhir", "Patient not found in FHIR server"
+
+
 class LetterNotFound(NotFound):
     """No such letter under this patient."""
 
@@ -290,6 +296,12 @@ class NhsNumberTaken(Conflict):
     """A live record already holds this NHS number."""
 
     code, sentence = "nhs_number_taken", "A patient with this NHS number already exists"
+
+
+class DuplicateIdentifier(Conflict):
+    """Another patient holds one of the identifiers a record comes with."""
+
+    code, sentence = "duplicate_identifier", "Another patient holds one of its identifiers"
 
 
 class PatientDeactivated(Conflict):

@@ -96,6 +96,38 @@ def related_patients(actor: Actor) -> sa.Select[str]:
     return sa.select(union.c[0])
 
 
+def is_related(actor: Actor, patient_id: sa.ColumnElement[str]) -> sa.ColumnElement[bool]:
+    """Return the same as ``related_patients`` as a condition on one row, for walking a long list in its order."""
+    conditions: list[sa.ColumnElement[bool]] = [
+        sa.exists().where(
+            ExternalAccess.user_id == actor.user_id,
+            ExternalAccess.patient_id == patient_id,
+            ExternalAccess.revoked_at.is_(None),
+        )
+    ]
+    if actor.organisation_ids:
+        conditions.append(
+            sa.exists().where(
+                OrganisationPatientMember.patient_id == patient_id,
+                OrganisationPatientMember.organisation_id.in_(actor.organisation_ids),
+            )
+        )
+    if actor.patient_id is not None:
+        conditions.append(patient_id == actor.patient_id)
+    return sa.or_(*conditions)
+
+
+async def cares_for_many(session: AsyncSession, actor: Actor, limit: int) -> bool:
+    """Tell whether the actor's organisations together have more than ``limit`` patients; reads no more than that."""
+    capped = (
+        sa.select(OrganisationPatientMember.patient_id)
+        .where(OrganisationPatientMember.organisation_id.in_(actor.organisation_ids))
+        .limit(limit + 1)
+        .subquery()
+    )
+    return int(await session.scalar(sa.select(sa.func.count()).select_from(capped)) or 0) > limit
+
+
 async def relationships(session: AsyncSession, actor: Actor, patient_id: PatientId) -> tuple[bool, bool]:
     """Tell whether the actor shares an organisation with a patient, and holds an active grant; one statement."""
     shares = sa.exists().where(

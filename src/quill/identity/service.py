@@ -23,6 +23,8 @@ PERSON_ID = UserAccount.id
 
 person_select = queries.person_select
 related_patients = queries.related_patients
+is_related = queries.is_related
+cares_for_many = queries.cares_for_many
 relationships = queries.relationships
 shared_organisations = queries.shared_organisations
 patient_organisations = queries.patient_organisations

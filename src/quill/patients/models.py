@@ -11,11 +11,11 @@ LIVE_WITH_NHS_NUMBER = sa.text("nhs_number IS NOT NULL AND is_active")
 
 
 class PatientIndex(Base):
-    """The last known state of a FHIR Patient, ready for lists.
+    """The last known state of a FHIR Patient, as far as lists sort and search by it.
 
-    ``sort_name`` orders the list (family, then given, folded); ``search_text`` holds every name folded;
-    ``document`` is the resource as the store returned it. ``is_active`` is Quill's own: a deactivated patient leaves
-    the lists and takes no new entries.
+    ``sort_name`` orders the list (family, then given, folded, its beginning); ``search_text`` holds every name folded,
+    one a line. ``is_active`` is Quill's own: a deactivated patient leaves the lists and takes no new entries. Rows are
+    kept small because a search reads all of them; the resource itself is in ``patient_document``.
     """
 
     __tablename__ = "patient_index"
@@ -26,10 +26,8 @@ class PatientIndex(Base):
     display_name: Mapped[str] = mapped_column(sa.Text)
     sort_name: Mapped[str] = mapped_column(sa.Text)
     search_text: Mapped[str] = mapped_column(sa.Text)
-    birth_date: Mapped[str | None] = mapped_column(sa.String(10))
-    gender: Mapped[str | None] = mapped_column(sa.String(10))
+    birth_date: Mapped[str | None] = mapped_column(sa.String(10), index=True)
     nhs_number: Mapped[str | None] = mapped_column(sa.String(10))
-    document: Mapped[str] = mapped_column(sa.Text)
     is_active: Mapped[bool] = mapped_column(default=True)
     activity_changed_at: Mapped[datetime.datetime | None]
     activity_changed_by_user_id: Mapped[int | None] = mapped_column(
@@ -47,6 +45,17 @@ class PatientIndex(Base):
             postgresql_where=LIVE_WITH_NHS_NUMBER,
         ),
     )
+
+
+class PatientDocument(Base):
+    """The resource as the store returned it, ready to be sent; ``is_active``, were it there, is left to the index."""
+
+    __tablename__ = "patient_document"
+
+    patient_id: Mapped[str] = mapped_column(
+        sa.ForeignKey("patient_index.patient_id", ondelete="CASCADE"), primary_key=True
+    )
+    document: Mapped[str] = mapped_column(sa.Text)
 
 
 class PatientIdentifier(Base):

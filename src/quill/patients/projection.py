@@ -1,61 +1,66 @@
 """Bringing the patient list up to date with a FHIR Patient, and what an intent of kind ``patient`` does."""
 
+import hashlib
 from typing import Any
 
+import msgspec
 import sqlalchemy as sa
+from sqlalchemy.exc import IntegrityError
 
 from quill.actor import Actor
 from quill.audit import service as audit
 from quill.audit.service import Act
-from quill.errors import FhirRefused
+from quill.errors import NhsNumberTaken
 from quill.identity import service as identity
 from quill.kit.documents import Document, dumps
 from quill.kit.ids import OrganisationId, PatientId
 from quill.kit.text import fold
-from quill.patients import queries
-from quill.patients.models import PatientIdentifier, PatientIndex
+from quill.patients import nhs_number, queries
+from quill.patients.models import PatientDocument, PatientIdentifier, PatientIndex
 from quill.ports import fhir_patient
-from quill.ports.fhir import StoredResource
+from quill.ports.fhir import ResourceType, StoredResource
 from quill.unit import Unit
+
+LONGEST_KEY = 200
+"""Characters of an indexed text kept whole; a PostgreSQL index entry holds about 2,700 bytes (nbtree)."""
+
+_WHOLE_DATE_LENGTH = len("YYYY-MM-DD")
+_comparing_encoder = msgspec.json.Encoder(decimal_format="number", order="deterministic")
 
 
 def index_row(stored: StoredResource) -> dict[str, Any]:
-    """Return the columns of ``patient_index`` that follow from a Patient resource."""
+    """Return the columns of ``patient_index`` that follow from a Patient resource.
+
+    A remote store may hold what nobody checked: what is not a date or an NHS number is no column's value.
+    """
     document = stored.document
     family, given = fhir_patient.family_and_given(document)
+    shown = fhir_patient.display_name(document)
+    birth_date = document.get("birthDate")
+    number = "".join((fhir_patient.nhs_number(document) or "").split())
     return {
         "version": stored.version,
         "last_updated": stored.last_updated,
-        "display_name": fhir_patient.display_name(document),
-        "sort_name": fold(f"{family} {' '.join(given)}"),
-        "search_text": fold("\n".join(fhir_patient.all_names(document))),
-        "birth_date": document.get("birthDate"),
-        "gender": document.get("gender"),
-        "nhs_number": fhir_patient.nhs_number(document),
-        "document": dumps(document),
+        "display_name": shown,
+        "sort_name": (fold(f"{family} {' '.join(given)}") or fold(shown))[:LONGEST_KEY],
+        # A line each, so that a search never matches across the end of one name and the beginning of another.
+        "search_text": "\n".join(fold(name) for name in fhir_patient.all_names(document)),
+        "birth_date": birth_date if isinstance(birth_date, str) and len(birth_date) <= _WHOLE_DATE_LENGTH else None,
+        "nhs_number": number if nhs_number.is_valid(number) else None,
     }
 
 
-async def project_patient(unit: Unit, stored: StoredResource, *, created_by: Actor | None = None) -> None:
-    """Bring the list up to date with one version of a Patient; an older one than it holds changes nothing."""
-    known = await queries.lock_index_row(unit.session, PatientId(stored.id))
-    if known is not None and known.version > stored.version:
-        return
-    if known is None:
-        unit.session.add(
-            PatientIndex(
-                patient_id=stored.id,
-                is_active=True,
-                created_by_user_id=created_by.user_id if created_by is not None else None,
-                **index_row(stored),
-            )
-        )
-    else:
-        for column, value in index_row(stored).items():
-            setattr(known, column, value)
-    await unit.session.flush()
-    await unit.session.execute(sa.delete(PatientIdentifier).where(PatientIdentifier.patient_id == stored.id))
-    rows = [
+def fold_identifier(value: str) -> str:
+    """Return an identifier for comparing: without case, spaces and punctuation; a very long one by its digest."""
+    folded = fold(value).replace(" ", "")
+    if len(folded) <= LONGEST_KEY:
+        return folded
+    return folded[:LONGEST_KEY] + hashlib.sha256(folded.encode()).hexdigest()
+
+
+def identifier_rows(stored: StoredResource) -> list[dict[str, Any]]:
+    """Return the rows of ``patient_identifier`` that follow from a Patient resource."""
+    return [
         {
             "patient_id": stored.id,
             "position": position,
@@ -65,13 +70,77 @@ async def project_patient(unit: Unit, stored: StoredResource, *, created_by: Act
         }
         for position, (system, value) in enumerate(fhir_patient.identifiers(stored.document))
     ]
-    if rows:
+
+
+def same_content(one: Document, other: Document) -> bool:
+    """Tell whether two resources say the same, digit for digit, apart from what a store itself adds."""
+    return _content(one) == _content(other)
+
+
+def _content(document: Document) -> bytes:
+    meta = {key: value for key, value in document.get("meta", {}).items() if key not in {"versionId", "lastUpdated"}}
+    rest = {key: value for key, value in document.items() if key != "meta"}
+    return _comparing_encoder.encode(rest | ({"meta": meta} if meta else {}))
+
+
+async def project_patient(unit: Unit, stored: StoredResource, *, created_by: Actor | None = None) -> None:
+    """Bring the list up to date with one version of a Patient; an older one than it holds changes nothing.
+
+    Raises:
+        NhsNumberTaken: 409, another live record took the NHS number at the same moment, and this one can still be
+            undone. Where the store has the resource already, it is listed without that number instead.
+    """
+    known = await queries.lock_version(unit.session, PatientId(stored.id))
+    if known is not None and known > stored.version:
+        return
+    row = index_row(stored)
+    if row["nhs_number"] is None:
+        await _write_index_row(unit, stored.id, row, is_new=known is None, created_by=created_by)
+    else:
+        try:
+            async with unit.session.begin_nested():
+                await _write_index_row(unit, stored.id, row, is_new=known is None, created_by=created_by)
+        except IntegrityError as error:
+            if unit.fhir.joins_transaction:
+                raise NhsNumberTaken from error
+            row["nhs_number"] = None
+            await _write_index_row(unit, stored.id, row, is_new=known is None, created_by=created_by)
+    await _write_details(unit, stored, is_new=known is None)
+
+
+async def _write_index_row(
+    unit: Unit, patient_id: str, row: dict[str, Any], *, is_new: bool, created_by: Actor | None
+) -> None:
+    if is_new:
+        creator = created_by.user_id if created_by is not None else None
+        whole = {"patient_id": patient_id, "is_active": True, "created_by_user_id": creator, **row}
+        await unit.session.execute(sa.insert(PatientIndex), whole)
+    else:
+        await unit.session.execute(sa.update(PatientIndex).where(PatientIndex.patient_id == patient_id).values(**row))
+
+
+async def _write_details(unit: Unit, stored: StoredResource, *, is_new: bool) -> None:
+    # The list adds its own ``is_active``; two members of one name would leave the reader to guess.
+    text = dumps({name: value for name, value in stored.document.items() if name != "is_active"})
+    if is_new:
+        await unit.session.execute(sa.insert(PatientDocument), {"patient_id": stored.id, "document": text})
+    else:
+        its_document = PatientDocument.patient_id == stored.id
+        await unit.session.execute(sa.update(PatientDocument).where(its_document).values(document=text))
+        await unit.session.execute(sa.delete(PatientIdentifier).where(PatientIdentifier.patient_id == stored.id))
+    if rows := identifier_rows(stored):
         await unit.session.execute(sa.insert(PatientIdentifier), rows)
 
 
-def fold_identifier(value: str) -> str:
-    """Return an identifier for comparing: without case, spaces and punctuation."""
-    return fold(value).replace(" ", "")
+def as_written(stored: StoredResource) -> Document:
+    """Return what a store answered to a write, as an intent hands it from writing to projecting."""
+    return {"version": stored.version, "last_updated": stored.last_updated, "document": stored.document}
+
+
+def from_written(resource_type: ResourceType, written: Document) -> StoredResource:
+    """Return the resource that ``as_written`` noted."""
+    document = written["document"]
+    return StoredResource(resource_type, document["id"], written["version"], written["last_updated"], document)
 
 
 class PatientKind:
@@ -87,35 +156,30 @@ class PatientKind:
         """Tell whether the FHIR store shares the unit's transaction."""
         return unit.fhir.joins_transaction
 
-    async def write(self, unit: Unit, payload: Document) -> None:
-        """Write the resource under its id; a version that is there already is not written again."""
-        if payload.get("if_match") is not None and await self.has_landed(unit, payload):
-            return
-        await unit.fhir.write(payload["document"], if_match=payload.get("if_match"))
+    async def write(self, unit: Unit, payload: Document) -> Document:
+        """Write the resource under its id.
 
-    async def has_landed(self, unit: Unit, payload: Document) -> bool:
-        """Tell whether the store holds just this content under the id."""
-        stored = await unit.fhir.find("Patient", payload["document"]["id"])
-        return stored is not None and _content(stored.document) == _content(payload["document"])
-
-    async def project(self, unit: Unit, actor: Actor, payload: Document) -> Document:
-        """Bring the list up to date, and put a new patient into its organisation's care.
+        Returns:
+            The resource as stored, for ``project``.
 
         Raises:
-            FhirRefused: 502, the store does not hold what it acknowledged.
+            StaleEdit: 412, the store holds another version than the one this replaces.
         """
-        patient_id = PatientId(payload["document"]["id"])
-        stored = await unit.fhir.find("Patient", patient_id)
-        if stored is None:
-            raise FhirRefused("The patient record store does not hold what it acknowledged")
+        return as_written(await unit.fhir.write(payload["document"], if_match=payload["if_match"]))
+
+    async def has_landed(self, unit: Unit, payload: Document) -> Document | bool:
+        """Return the resource as stored when it has just this content, else ``False``."""
+        stored = await unit.fhir.find("Patient", payload["document"]["id"])
+        if stored is None or not same_content(stored.document, payload["document"]):
+            return False
+        return as_written(stored)
+
+    async def project(self, unit: Unit, actor: Actor, payload: Document) -> Document:
+        """Bring the list up to date, and put a new patient into its organisation's care."""
+        stored = from_written("Patient", payload["written"])
+        patient_id = PatientId(stored.id)
         await project_patient(unit, stored, created_by=actor)
         if payload.get("organisation_id") is not None:
             await identity.add_patient_membership(unit, OrganisationId(payload["organisation_id"]), patient_id)
         audit.record(unit, actor, Act(payload["act"]), patient_id=patient_id)
         return {"patient_id": patient_id, "version": stored.version}
-
-
-def _content(document: Document) -> Document:
-    meta = {key: value for key, value in document.get("meta", {}).items() if key not in {"versionId", "lastUpdated"}}
-    rest = {key: value for key, value in document.items() if key != "meta"}
-    return rest | ({"meta": meta} if meta else {})

@@ -1,0 +1,144 @@
+"""The patient list: whom a caller may see, narrowed by filters, in order of name, a page at a time."""
+
+import datetime
+from dataclasses import dataclass
+from typing import cast
+
+from quill.actor import Actor
+from quill.audit import service as audit
+from quill.audit.service import Act
+from quill.identity import service as identity
+from quill.kit import clock
+from quill.kit.documents import dumps
+from quill.kit.paging import PageRequest, cursor_of
+from quill.kit.text import fold
+from quill.patients import queries
+from quill.patients.contact import Contact, FhirContact
+from quill.patients.models import PatientIndex
+from quill.patients.projection import fold_identifier
+from quill.patients.queries import Filters
+from quill.unit import Reader
+
+LARGE_CIRCLE = 2000
+"""From so many patients on, walking the list and asking of each whether the caller may see it beats gathering all the
+caller may see first: with 100,000 patients in one organisation 2 ms instead of 220."""
+
+
+@dataclass(frozen=True, slots=True)
+class ListRequest:
+    """What a caller asks the list for.
+
+    Attributes:
+        search: parts of a name, or a whole identifier.
+        name: parts of a name; every word must be found.
+        identifier: ``value`` or ``system|value``.
+        birth_date: FHIR date, whole or partial.
+        include_inactive: heeded for admins only.
+        everybody: whether an admin wants every patient and not only those of their own circle; heeded for admins only.
+    """
+
+    search: str | None = None
+    name: str | None = None
+    identifier: str | None = None
+    birth_date: str | None = None
+    include_inactive: bool = False
+    everybody: bool = False
+
+    @property
+    def is_search(self) -> bool:
+        """Tell whether somebody is being looked for."""
+        return any((self.search, self.name, self.identifier, self.birth_date))
+
+
+async def list_patients(
+    reader: Reader, actor: Actor, contact: FhirContact, request: ListRequest, page: PageRequest
+) -> str:
+    """Return a page of the patients a caller may see, as JSON text: the stored texts put together, never decoded.
+
+    ``fhir_ready`` tells whether the store answers; when it does not, the list is the last known one and ``as_of`` says
+    from when (decisions, rule 2). ``total`` is counted for the first page only.
+
+    Raises:
+        BadCursor: 422, the cursor is not this list's.
+    """
+    after = cast("tuple[str, str] | None", page.after(str, str))
+    audit.record(reader, actor, Act.PATIENT_SEARCH if request.is_search else Act.PATIENT_LIST)
+    state = await _as_known(reader, await contact.check(reader))
+    filters = _filters(actor, request)
+    if filters is None:
+        return _page_text([], state, None, 0)
+    scope, is_large = await _scope(reader, actor, request)
+    statement = queries.matching(scope, filters)
+    rows = (await reader.session.execute(queries.page(statement, after, page.limit))).all()
+    shown = rows[: page.limit]
+    has_more = len(rows) > page.limit
+    next_cursor = cursor_of(shown[-1].sort_name, shown[-1].patient_id) if has_more else None
+    total = None
+    if after is None and not has_more:
+        total = len(shown)
+    elif after is None and (request.is_search or not is_large):
+        total = await queries.count(reader.session, statement)
+    return _page_text(
+        [_with_activity(row.document, is_active=row.is_active) for row in shown], state, next_cursor, total
+    )
+
+
+async def _scope(reader: Reader, actor: Actor, request: ListRequest) -> tuple[queries.Scope, bool]:
+    """Return whom the caller may see, and whether those are too many to be counted in passing."""
+    if request.everybody and actor.is_admin:
+        return queries.EVERYBODY, False
+    if await identity.cares_for_many(reader.session, actor, LARGE_CIRCLE):
+        return identity.is_related(actor, PatientIndex.patient_id.expression), True
+    return PatientIndex.patient_id.in_(identity.related_patients(actor)), False
+
+
+def _filters(actor: Actor, request: ListRequest) -> Filters | None:
+    """Return what the list is narrowed to, or ``None`` when nobody can meet it, such as a search for ``!``."""
+    words = fold(request.name).split() if request.name is not None else []
+    by_name_or_number = None
+    if request.search is not None:
+        by_name_or_number = (fold(request.search).split(), fold_identifier(request.search))
+    identifier = None
+    if request.identifier is not None:
+        system, bar, value = request.identifier.partition("|")
+        identifier = (system, fold_identifier(value)) if bar else (None, fold_identifier(system))
+    is_hopeless = (
+        (request.name is not None and not words)
+        or (by_name_or_number is not None and not by_name_or_number[1])
+        or (identifier is not None and not identifier[1])
+    )
+    if is_hopeless:
+        return None
+    return Filters(
+        words=words,
+        words_or_identifier=by_name_or_number,
+        identifier=identifier,
+        birth_date=request.birth_date,
+        include_inactive=request.include_inactive and actor.is_admin,
+    )
+
+
+async def _as_known(reader: Reader, contact: Contact) -> Contact:
+    """Return the contact with the best known time: without one of this process, that of the newest version we hold."""
+    if contact.as_of is not None:
+        return contact
+    newest = await queries.newest_projection(reader.session)
+    return Contact(is_ready=contact.is_ready, as_of=newest)
+
+
+def _with_activity(document: str, *, is_active: bool) -> str:
+    return f'{document[:-1]},"is_active":{"true" if is_active else "false"}}}'
+
+
+def _page_text(patients: list[str], contact: Contact, next_cursor: str | None, total: int | None) -> str:
+    rest = {
+        "fhir_ready": contact.is_ready,
+        "as_of": _instant(contact.as_of),
+        "next_cursor": next_cursor,
+        "total": total,
+    }
+    return f'{{"patients":[{",".join(patients)}],{dumps(rest)[1:]}'
+
+
+def _instant(instant: datetime.datetime | None) -> str | None:
+    return clock.rfc3339(instant) if instant is not None else None
