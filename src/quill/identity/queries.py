@@ -5,6 +5,7 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import aliased
 
 from quill.actor import Actor, Level
 from quill.identity.models import (
@@ -95,19 +96,54 @@ def related_patients(actor: Actor) -> sa.Select[str]:
     return sa.select(union.c[0])
 
 
+def shares_organisation(actor: Actor, patient_id: sa.ColumnElement[str]) -> sa.ColumnElement[bool]:
+    """Return the condition that the actor works in an organisation which cares for the patient of a row."""
+    if not actor.organisation_ids:
+        return sa.false()
+    member = aliased(OrganisationPatientMember)
+    return sa.exists().where(member.patient_id == patient_id, member.organisation_id.in_(actor.organisation_ids))
+
+
+def holds_grant(actor: Actor, patient_id: sa.ColumnElement[str]) -> sa.ColumnElement[bool]:
+    """Return the condition that the actor holds an active grant for the patient of a row."""
+    grant = aliased(ExternalAccess)
+    return sa.exists().where(grant.user_id == actor.user_id, grant.patient_id == patient_id, grant.revoked_at.is_(None))
+
+
+def granted_patients(actor: Actor) -> sa.Select[str]:
+    """Return the ids of the patients an actor holds an active grant for."""
+    return sa.select(ExternalAccess.patient_id).where(
+        ExternalAccess.user_id == actor.user_id, ExternalAccess.revoked_at.is_(None)
+    )
+
+
 async def relationships(session: AsyncSession, actor: Actor, patient_id: PatientId) -> tuple[bool, bool]:
     """Tell whether the actor shares an organisation with a patient, and holds an active grant; one statement."""
-    shares = sa.exists().where(
-        OrganisationPatientMember.patient_id == patient_id,
-        OrganisationPatientMember.organisation_id.in_(actor.organisation_ids),
+    subject = sa.literal(patient_id, sa.String(64))
+    statement = sa.select(
+        shares_organisation(actor, subject).label("shares"), holds_grant(actor, subject).label("holds")
     )
-    holds = sa.exists().where(
-        ExternalAccess.user_id == actor.user_id,
-        ExternalAccess.patient_id == patient_id,
-        ExternalAccess.revoked_at.is_(None),
-    )
-    row = (await session.execute(sa.select(shares.label("shares"), holds.label("holds")))).one()
+    row = (await session.execute(statement)).one()
     return bool(row.shares), bool(row.holds)
+
+
+async def grant_holders(session: AsyncSession, patient_id: PatientId, user_ids: Collection[int]) -> set[int]:
+    """Return those of some people who hold an active grant for a patient."""
+    rows = await session.scalars(
+        sa.select(ExternalAccess.user_id).where(
+            ExternalAccess.patient_id == patient_id,
+            ExternalAccess.revoked_at.is_(None),
+            ExternalAccess.user_id.in_(user_ids),
+        )
+    )
+    return set(rows)
+
+
+async def linked_person(session: AsyncSession, patient_id: PatientId) -> int | None:
+    """Return the active account linked to a patient's record."""
+    return await session.scalar(
+        sa.select(UserAccount.id).where(UserAccount.patient_id == patient_id, UserAccount.is_active)
+    )
 
 
 async def taken(session: AsyncSession, *, username: str, email: str, but: UserId | None = None) -> tuple[bool, bool]:
