@@ -59,7 +59,7 @@ class ConversationKind:
         facts, first = _facts_of(payload["header"]), _message_of(payload["message"])
         if await queries.find_number_of_conversation(unit.session, facts.fhir_id) is None:
             await _insert_conversation(unit, facts)
-            await _append(unit, first, amends_id=None)
+            await _append(unit, first, ConversationId(facts.number), amends_id=None)
             audit.record(
                 unit,
                 actor,
@@ -71,7 +71,7 @@ class ConversationKind:
 
 
 class MessageKind:
-    """One message; the payload holds the document, the conversation and what it amends by their numbers."""
+    """One message; the payload holds the document, and the numbers of its conversation and of what it amends."""
 
     name = "message"
 
@@ -91,7 +91,8 @@ class MessageKind:
         """Add the message to its conversation, also to one closed meanwhile: it is in the record already."""
         facts = _message_of(payload["message"])
         if await queries.find_number_of_message(unit.session, facts.fhir_id) is None:
-            conversation_id = await _append(unit, facts, amends_id=payload["amends_id"])
+            conversation_id = ConversationId(payload["conversation_id"])
+            await _append(unit, facts, conversation_id, amends_id=payload["amends_id"])
             audit.record(
                 unit,
                 actor,
@@ -209,10 +210,9 @@ async def _insert_conversation(unit: Unit, facts: ConversationFacts) -> None:
         )
 
 
-async def _append(unit: Unit, facts: MessageFacts, *, amends_id: int | None) -> ConversationId:
+async def _append(unit: Unit, facts: MessageFacts, conversation_id: ConversationId, *, amends_id: int | None) -> None:
     """Add a message as the newest of its conversation, count it for the others, and tell them."""
-    number = await queries.find_number_of_conversation(unit.session, facts.conversation_fhir_id)
-    row = await _locked(unit, ConversationId(number or 0))
+    row = await _locked(unit, conversation_id)
     created_at = facts.sent_at
     if row.last_message_at is not None:
         # Whoever has read up to a message must find everything that became visible later after it, also when it was
@@ -227,11 +227,9 @@ async def _append(unit: Unit, facts: MessageFacts, *, amends_id: int | None) -> 
     row.updated_at = max(row.updated_at, created_at)
     await unit.session.flush()
     await _show_activity(unit, row, unread_but_for=facts.sender_id)
-    conversation_id = ConversationId(row.id)
     await notices.after_message(
         unit, conversation_id, MessageId(facts.number), PatientId(row.patient_id), UserId(facts.sender_id)
     )
-    return conversation_id
 
 
 def status_after_message(status: str, *, is_by_creator: bool) -> str:

@@ -23,6 +23,7 @@ from quill.conversations.schemas import (
     OkOut,
     ParticipantIn,
     ParticipantOut,
+    PatientFilter,
     ReadIn,
     StatusFilter,
     StatusIn,
@@ -59,9 +60,7 @@ router = APIRouter(tags=["conversations"], dependencies=[Depends(refuse_unknown_
 _READ = (ClinicalServicesDisabled, Unauthenticated, CompetencyMissing)
 _WRITE = (*_READ, CsrfFailed, FhirRefused, FhirUnavailable, RequestInProgress)
 
-StatusQuery = Annotated[
-    StatusFilter, Query(max_length=20, description="Only this status; an unknown one matches nothing.")
-]
+StatusQuery = Annotated[StatusFilter, Query(description="Only this status; an unknown one matches nothing.")]
 
 
 @router.post(
@@ -81,7 +80,7 @@ async def list_conversations_endpoint(
     reader: ReaderDep,
     page: PageQuery,
     status: StatusQuery = None,
-    patient_id: Annotated[StatusFilter, Query(max_length=255, description="Only about this patient.")] = None,
+    patient_id: Annotated[PatientFilter, Query(description="Only about this patient.")] = None,
 ) -> ConversationListOut:
     """Return every conversation the caller may read, newest activity first."""
     return await conversations.list_visible(reader, actor, page, status=status, patient_id=patient_id)

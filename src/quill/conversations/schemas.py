@@ -20,7 +20,9 @@ HIGHEST_MESSAGE_NUMBER = 2**53 - 1
 """The highest integer that JavaScript keeps exactly (ECMA-262, ``Number.MAX_SAFE_INTEGER``)."""
 
 Status = Literal["new", "active", "resolved", "closed"]
-StatusFilter = Annotated[str | None, BeforeValidator(blank_as_absent)]
+# The limit stands inside: outside, it would be asked of the ``None`` that a blank becomes.
+StatusFilter = Annotated[Annotated[str, StringConstraints(max_length=20)] | None, BeforeValidator(blank_as_absent)]
+PatientFilter = Annotated[Annotated[str, StringConstraints(max_length=255)] | None, BeforeValidator(blank_as_absent)]
 
 
 def _check_not_blank(text: str) -> str:

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.orm import aliased
 
 from quill.access import service as access
 from quill.actor import Actor
@@ -17,6 +16,14 @@ from quill.conversations.models import Conversation, ConversationOrganisation, C
 from quill.identity import service as identity
 from quill.kit.database import UtcDateTime
 from quill.kit.ids import PatientId
+
+# Core tables, and aliases made once: a condition is built anew for every request, and ORM attributes cost much more.
+CONVERSATION = Conversation.__table__
+PARTICIPANT = ConversationParticipant.__table__
+OWNER = ConversationOrganisation.__table__
+_ANY_PARTICIPANT = PARTICIPANT.alias("any_participant")
+_ANY_OWNER = OWNER.alias("any_owner")
+_subject: sa.ColumnElement[str] = CONVERSATION.c.patient_id
 
 MOST_BRANCHES = 40
 """Organisations looked through one by one; SQLite takes at most 500 parts of a compound SELECT (SQLite, limits)."""
@@ -51,28 +58,24 @@ def everything() -> sa.ColumnElement[bool]:
     return sa.true()
 
 
-_subject: sa.ColumnElement[str] = Conversation.__table__.c.patient_id
-
-
 def _takes_part(actor: Actor) -> sa.ColumnElement[bool]:
-    participant = aliased(ConversationParticipant)
-    return sa.exists().where(participant.conversation_id == Conversation.id, participant.user_id == actor.user_id)
+    return sa.exists().where(
+        _ANY_PARTICIPANT.c.conversation_id == CONVERSATION.c.id, _ANY_PARTICIPANT.c.user_id == actor.user_id
+    )
 
 
 def _works_there(actor: Actor) -> sa.ColumnElement[bool]:
     if not actor.organisation_ids:
         return sa.false()
-    owner = aliased(ConversationOrganisation)
     return sa.exists().where(
-        owner.conversation_id == Conversation.id, owner.organisation_id.in_(actor.organisation_ids)
+        _ANY_OWNER.c.conversation_id == CONVERSATION.c.id, _ANY_OWNER.c.organisation_id.in_(actor.organisation_ids)
     )
 
 
 def _patient_takes_part() -> sa.ColumnElement[bool]:
-    participant = aliased(ConversationParticipant)
     return sa.exists().where(
-        participant.conversation_id == Conversation.id,
-        participant.user_id == identity.PERSON_ID,
+        _ANY_PARTICIPANT.c.conversation_id == CONVERSATION.c.id,
+        _ANY_PARTICIPANT.c.user_id == identity.PERSON_ID,
         _subject == identity.PERSON_PATIENT_ID,
     )
 
@@ -102,7 +105,7 @@ def newest_visible(actor: Actor, wanted: Wanted) -> sa.Select[*tuple[Any, ...]]:
     read: each branch carries the whole condition.
     """
     if actor.is_admin or wanted.patient_id is not None:
-        return _branch(actor, wanted, Conversation.updated_at, sa.true())
+        return _branch(actor, wanted, CONVERSATION, sa.true())
     branches = [branch.subquery() for branch in _branches(actor, wanted)]
     # UNION drops the repetitions: many conversations are reached by more than one way.
     found = sa.union(*(sa.select(branch.c.active_at, branch.c.id) for branch in branches)).subquery()
@@ -114,36 +117,34 @@ def newest_visible(actor: Actor, wanted: Wanted) -> sa.Select[*tuple[Any, ...]]:
 
 
 def _branches(actor: Actor, wanted: Wanted) -> Iterator[sa.Select[*tuple[Any, ...]]]:
-    participant, owner = aliased(ConversationParticipant), aliased(ConversationOrganisation)
-    yield _branch(actor, wanted, participant.active_at, participant.user_id == actor.user_id, participant)
-    yield _branch(actor, wanted, Conversation.updated_at, _subject.in_(identity.granted_patients(actor)))
+    yield _branch(actor, wanted, PARTICIPANT, PARTICIPANT.c.user_id == actor.user_id)
+    yield _branch(actor, wanted, CONVERSATION, _subject.in_(identity.granted_patients(actor)))
     if actor.patient_id is not None:
-        yield _branch(actor, wanted, Conversation.updated_at, _subject == actor.patient_id)
+        yield _branch(actor, wanted, CONVERSATION, _subject == actor.patient_id)
     ways = min(len(actor.organisation_ids), MOST_BRANCHES)
     for way in range(ways):
         some = actor.organisation_ids[way::ways]
-        condition = owner.organisation_id == some[0] if len(some) == 1 else owner.organisation_id.in_(some)
-        yield _branch(actor, wanted, owner.active_at, condition, owner)
+        column = OWNER.c.organisation_id
+        yield _branch(actor, wanted, OWNER, column == some[0] if len(some) == 1 else column.in_(some))
 
 
 def _branch(
-    actor: Actor,
-    wanted: Wanted,
-    active_at: Any,
-    condition: sa.ColumnElement[bool],
-    through: type[ConversationParticipant] | type[ConversationOrganisation] | None = None,
+    actor: Actor, wanted: Wanted, way: sa.FromClause, condition: sa.ColumnElement[bool]
 ) -> sa.Select[*tuple[Any, ...]]:
     """Return the select of one way to the newest conversations: the first ``limit`` it leads to."""
-    number = Conversation.id if through is None else through.conversation_id
-    statement = sa.select(active_at.label("active_at"), number.label("id")).where(
-        condition, visible_conversations(actor)
-    )
-    if through is not None:
-        statement = statement.join_from(through, Conversation, Conversation.id == through.conversation_id)
+    if way is CONVERSATION:
+        active_at, number = CONVERSATION.c.updated_at, CONVERSATION.c.id
+        statement = sa.select(active_at.label("active_at"), number.label("id"))
+    else:
+        active_at, number = way.c.active_at, way.c.conversation_id
+        statement = sa.select(active_at.label("active_at"), number.label("id")).join_from(
+            way, CONVERSATION, CONVERSATION.c.id == number
+        )
+    statement = statement.where(condition, visible_conversations(actor))
     if wanted.patient_id is not None:
         statement = statement.where(_subject == wanted.patient_id)
     if wanted.status is not None:
-        statement = statement.where(Conversation.status == wanted.status)
+        statement = statement.where(CONVERSATION.c.status == wanted.status)
     if wanted.after is not None:
         instant, last = wanted.after
         statement = statement.where(sa.tuple_(active_at, number) < sa.tuple_(sa.literal(instant, UtcDateTime()), last))

@@ -84,7 +84,11 @@ async def _payload(unit: Unit, actor: Actor, row: Row, body: str, amended: Row |
         sent_at=sent_at,
         amends_fhir_id=amended.fhir_communication_id if amended is not None else None,
     )
-    return {"message": message_document(facts), "amends_id": amended.id if amended is not None else None}
+    return {
+        "conversation_id": row.id,
+        "message": message_document(facts),
+        "amends_id": amended.id if amended is not None else None,
+    }
 
 
 async def _amended(unit: Unit, actor: Actor, row: Row, amends_id: MessageId | None, act: Act) -> Row | None:
