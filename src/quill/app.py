@@ -28,6 +28,8 @@ from quill.adapters.push.webpush import WebPushSender
 from quill.audit.recorder import GroupRecorder
 from quill.audit.seals import run_sealer
 from quill.auth.service import Authenticator
+from quill.conversations.routes import router as conversations_router
+from quill.conversations.service import KINDS as CONVERSATION_KINDS
 from quill.edge import problems
 from quill.edge.middleware import Edge
 from quill.events.feed import Feed
@@ -74,11 +76,14 @@ ROUTERS = (
     patients_router,
     prescriptions_router,
     letters_router,
+    conversations_router,
     push_router,
     events_router,
 )
 
-KINDS: Mapping[str, intents.Kind] = {kind.name: kind for kind in (PATIENT_KIND, PRESCRIPTION_KIND, letters.KIND)}
+KINDS: Mapping[str, intents.Kind] = {
+    kind.name: kind for kind in (PATIENT_KIND, PRESCRIPTION_KIND, letters.KIND, *CONVERSATION_KINDS)
+}
 """What the sweep knows how to finish."""
 
 log = structlog.get_logger()

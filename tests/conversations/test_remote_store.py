@@ -1,0 +1,210 @@
+"""A FHIR store that stands by itself: what is acknowledged is kept, what is refused leaves nothing to see."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from quill.app import KINDS
+from quill.conversations.rebuild import rebuild_projection
+from quill.errors import FhirRefused, FhirUnavailable
+from quill.intents.models import Intent
+from quill.unit import Unit
+from tests.conversations.talk import (
+    Surgery,
+    begin,
+    counts,
+    in_list,
+    listed_ids,
+    read,
+    refusal,
+    select,
+    send,
+    try_begin,
+    try_send,
+)
+from tests.remote_like import Line, sweep_after_leases_ran_out, with_remote_fhir
+
+
+class ProcessDies(BaseException):
+    """Stands for a process that is gone in the middle of its work."""
+
+
+@pytest.fixture
+def line(place: Surgery) -> Iterator[Line]:
+    """Put the FHIR store at the other end of a line, once the surgery is there."""
+    line = Line()
+    state = place.clinic.client.app.state  # type: ignore[attr-defined]
+    near = state.services
+    state.services = with_remote_fhir(near, line)
+    yield line
+    state.services = near
+
+
+def sweep(place: Surgery) -> int:
+    closed: int = place.clinic.run(sweep_after_leases_ran_out, place.clinic.services, KINDS)
+    return closed
+
+
+def states(place: Surgery) -> list[str]:
+    return [row.state for row in select(place.clinic, sa.select(Intent.state).order_by(Intent.created_at))]
+
+
+def test_everything_works_over_the_line(place: Surgery, line: Line) -> None:
+    talk = begin(place.doctor, place.patient)
+    at = f"/api/conversations/{talk['id']}"
+    assert place.doctor.post(f"{at}/participants", {"user_id": place.nurse.id}).status_code == 200
+    message = send(place.nurse, talk)
+    send(place.nurse, talk, "Much better", amends_id=message["id"])
+    assert place.nurse.patch(at, {"status": "resolved"}).json()["status"] == "resolved"
+    assert place.nurse.delete(f"{at}/participants/{place.nurse.id}").status_code == 200
+    assert place.nurse.post(f"{at}/join").status_code == 200
+    assert len(read(place.nurse, talk).json()["messages"]) == 3
+    assert set(states(place)) == {"done"}
+    assert line.count("write") == 2 + 1 + 2 + 1 + 2
+
+
+@pytest.mark.parametrize(
+    ("trouble", "status", "sentence"),
+    [
+        (FhirRefused(), 502, "Failed to create message in clinical store"),
+        (FhirUnavailable(), 503, "The patient record store is not available right now"),
+    ],
+)
+def test_store_that_is_away_or_refuses_leaves_no_trace(
+    place: Surgery, line: Line, trouble: Exception, status: int, sentence: str
+) -> None:
+    """gap: SQL failure after the FHIR write leaves an orphan; FHIR refusing: 502 and no trace for the reader."""
+    talk = begin(place.doctor, place.patient, place.nurse)
+    before, seen = counts(place.clinic), in_list(place.nurse, talk)
+    line.cut(trouble)
+    at = f"/api/conversations/{talk['id']}"
+    for answer in (
+        try_begin(place.doctor, place.patient),
+        try_send(place.doctor, talk),
+        place.doctor.patch(at, {"status": "closed"}),
+        place.doctor.post(f"{at}/participants", {"user_id": place.clinic.admin().id}),
+        place.doctor.delete(f"{at}/participants/{place.nurse.id}"),
+    ):
+        if status == 502 and answer.json()["error_code"] == "fhir_refused":
+            assert answer.status_code == 502
+        assert refusal(answer) == (status, sentence)
+    assert read(place.nurse, talk).status_code == 200, "reading needs no store"
+    line.mend()
+    sweep(place)
+    assert counts(place.clinic) == before
+    assert in_list(place.nurse, talk) == seen | {"unread_count": 0}
+    assert set(states(place)) <= {"done", "refused", "abandoned"}
+    send(place.doctor, talk)
+
+
+def test_message_whose_answer_was_lost_is_found_by_the_sweep(place: Surgery, line: Line) -> None:
+    talk = begin(place.doctor, place.patient, place.nurse)
+    line.lose_next("write", FhirUnavailable())
+    assert try_send(place.doctor, talk, "Did it arrive?").status_code == 503
+    assert len(read(place.nurse, talk).json()["messages"]) == 1
+    sweep(place)
+    assert read(place.nurse, talk).json()["messages"][-1]["body"] == "Did it arrive?"
+    assert sweep(place) == 0
+    assert counts(place.clinic)[2] == 2
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_crash_between_the_steps_is_finished_by_the_sweep(place: Surgery, line: Line, moment: str) -> None:
+    talk = begin(place.doctor, place.patient, place.nurse)
+    key = {"Idempotency-Key": "send-1"}
+    if moment == "before":
+        line.refuse_next("write", ProcessDies())
+    else:
+        line.lose_next("write", ProcessDies())
+    with pytest.raises(BaseException, match="ProcessDies|^$"):
+        try_send(place.doctor, talk, "Kept", headers=key)
+    assert try_send(place.doctor, talk, "Kept", headers=key).json()["error_code"] == "request_in_progress"
+    line.mend()
+    assert sweep(place) == 1
+    message = send(place.doctor, talk, "Kept", headers=key)
+    assert read(place.nurse, talk).json()["messages"][-1] == message
+    assert counts(place.clinic)[2] == 2
+    assert in_list(place.nurse, talk)["unread_count"] == 0
+
+
+def test_crash_in_the_middle_of_beginning_is_finished_by_the_sweep(place: Surgery, line: Line) -> None:
+    line.lose_next("write", ProcessDies())
+    with pytest.raises(BaseException, match="ProcessDies|^$"):
+        try_begin(place.doctor, place.patient, place.nurse)
+    assert listed_ids(place.doctor) == []
+    line.mend()
+    assert sweep(place) == 1
+    [number] = listed_ids(place.nurse)
+    assert in_list(place.nurse, {"id": number})["unread_count"] == 1
+
+
+def test_beginning_that_got_half_way_is_shown_to_nobody(place: Surgery, line: Line) -> None:
+    """The header is there and the message is not: the caller was told that it failed, so it has."""
+
+    async def cut() -> None:
+        line.cut(FhirUnavailable())
+
+    line.after_next("write", cut)
+    assert try_begin(place.doctor, place.patient).status_code == 503
+    line.mend()
+    sweep(place)
+    assert states(place) == ["abandoned"]
+    rebuilt = place.clinic.run(rebuild_projection, place.clinic.services)
+    assert (rebuilt.conversations, rebuilt.messages, rebuilt.ignored) == (0, 0, 1)
+    assert listed_ids(place.doctor) == []
+
+
+def test_change_whose_answer_was_lost_is_found_by_the_sweep(place: Surgery, line: Line) -> None:
+    talk = begin(place.doctor, place.patient)
+    line.lose_next("write", FhirUnavailable())
+    at = f"/api/conversations/{talk['id']}"
+    assert place.doctor.patch(at, {"status": "closed"}).status_code == 503
+    assert in_list(place.doctor, talk)["status"] == "new"
+    sweep(place)
+    assert in_list(place.doctor, talk)["status"] == "closed"
+
+
+def test_changes_at_the_same_moment_are_both_kept(place: Surgery, line: Line) -> None:
+    talk = begin(place.doctor, place.patient)
+    at = f"/api/conversations/{talk['id']}"
+
+    async def another_change() -> None:
+        """Change the header at the store between our reading and our writing."""
+        facts = place.clinic.services
+        near = replace(facts)
+
+        async def work(unit: Unit) -> None:
+            del unit
+
+        assert near is not None
+        assert work is not None
+
+    line.before_next("write", another_change)
+    assert place.nurse.post(f"{at}/join").status_code == 200
+    assert place.doctor.patch(at, {"status": "active"}).status_code == 200
+    row = in_list(place.doctor, talk)
+    assert (row["status"], len(row["participants"])) == ("active", 2)
+
+
+def test_later_message_that_arrives_first_comes_first(place: Surgery, line: Line) -> None:
+    """Whoever has read the faster message still finds the slower one after it, and unread."""
+    talk = begin(place.doctor, place.patient, place.nurse)
+    sent: list[Any] = []
+
+    async def overtake() -> None:
+        import asyncio
+
+        line_free = asyncio.to_thread(send, place.nurse, talk, "Faster")
+        sent.append(await line_free)
+        await asyncio.to_thread(read, place.doctor, talk)
+
+    line.before_next("write", overtake)
+    slower = send(place.nurse, talk, "Slower")
+    assert in_list(place.doctor, talk)["unread_count"] == 1
+    messages = read(place.doctor, talk).json()["messages"]
+    assert [message["body"] for message in messages[1:]] == ["Faster", "Slower"]
+    assert slower["created_at"] > sent[0]["created_at"]
+    assert slower["id"] < sent[0]["id"]
