@@ -1,8 +1,10 @@
 """The one decision about a person and a patient, and the checks of level, role and competency."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from enum import StrEnum
 
+import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from quill.actor import Actor, Level
@@ -10,7 +12,7 @@ from quill.audit import service as audit
 from quill.audit.service import Act
 from quill.errors import CompetencyMissing, LevelMissing, NotFound, PatientNotFound, QuillError, RoleMissing
 from quill.identity import service as identity
-from quill.kit.ids import PatientId
+from quill.kit.ids import PatientId, UserId
 from quill.unit import Reader
 
 
@@ -49,16 +51,59 @@ async def find_relationship(session: AsyncSession, actor: Actor, patient_id: Pat
 
     The only place this is decided. Whether the patient exists is not asked here: an outsider learns nothing about that.
     """
+    known = _tie_by_itself(actor, patient_id)
+    if known is not None:
+        return known
+    shares, holds = await identity.relationships(session, actor, patient_id)
+    return _tie_by_rows(shares=shares, holds=holds)
+
+
+def _tie_by_itself(actor: Actor, patient_id: PatientId) -> Relationship | None:
+    """Return what ties an actor to a patient as far as the actor alone tells."""
     if actor.is_admin:
         return Relationship.ADMIN
     if actor.patient_id is not None and actor.patient_id == patient_id:
         return Relationship.OWN_RECORD
-    shares, holds = await identity.relationships(session, actor, patient_id)
+    return None
+
+
+def _tie_by_rows(*, shares: bool, holds: bool) -> Relationship | None:
     if shares:
         return Relationship.SHARED_ORGANISATION
-    if holds:
-        return Relationship.EXTERNAL_GRANT
-    return None
+    return Relationship.EXTERNAL_GRANT if holds else None
+
+
+def is_related(actor: Actor, patient_id: sa.ColumnElement[str]) -> sa.ColumnElement[bool]:
+    """Return ``find_relationship`` as a condition on the patient of a row, for lists over many patients."""
+    return sa.true() if actor.is_admin else identity.is_related(actor, patient_id)
+
+
+def is_personally_related(actor: Actor, patient_id: sa.ColumnElement[str]) -> sa.ColumnElement[bool]:
+    """Return the condition that the patient of a row is the actor, or granted the actor access."""
+    granted = identity.holds_grant(actor, patient_id)
+    return granted if actor.patient_id is None else sa.or_(patient_id == actor.patient_id, granted)
+
+
+async def find_allowed(
+    session: AsyncSession, patient_id: PatientId, user_ids: Collection[UserId], requirement: Requirement
+) -> dict[UserId, Actor]:
+    """Return those of some people who are active, tied to a patient and hold the rights required.
+
+    Three statements, however many people.
+    """
+    if not user_ids:
+        return {}
+    people = await identity.find_actors(session, user_ids)
+    caring = set(await identity.patient_organisations(session, patient_id))
+    holders = await identity.grant_holders(session, patient_id, user_ids)
+
+    def is_allowed(user_id: UserId, person: Actor) -> bool:
+        tie = _tie_by_itself(person, patient_id) or _tie_by_rows(
+            shares=not caring.isdisjoint(person.organisation_ids), holds=user_id in holders
+        )
+        return tie is not None and missing_right(person, requirement) is None
+
+    return {user_id: person for user_id, person in people.items() if is_allowed(user_id, person)}
 
 
 def missing_right(actor: Actor, requirement: Requirement) -> QuillError | None:

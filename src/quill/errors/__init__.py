@@ -13,7 +13,8 @@ QuillError
 ├── Forbidden 403                  signed in, inside the scope, not allowed
 │   ├── CsrfFailed · ForeignOrigin · ReauthenticationRequired
 │   ├── RoleMissing · CompetencyMissing · LevelMissing
-│   └── SuperadminMissing · OwnLevel · OwnHighRiskCompetency
+│   ├── SuperadminMissing · OwnLevel · OwnHighRiskCompetency
+│   └── NotParticipant · NotYourMessage · MayNotJoin · MayNotRemove
 ├── NotFound 404                   absent, or not yours: the same answer
 ├── Conflict 409                   the state of things refuses it
 │   ├── UsernameHeld · AlreadyMember · PatientExists · NhsNumberTaken · PatientDeactivated
@@ -94,6 +95,8 @@ from quill.errors.refusals import (
     LetterNotFound,
     LevelMissing,
     LoginNotFound,
+    MayNotJoin,
+    MayNotRemove,
     MembershipNotFound,
     MessageNotFound,
     MissingFields,
@@ -101,12 +104,15 @@ from quill.errors.refusals import (
     NoRefreshToken,
     NoSubscribers,
     NoTotpSecret,
+    NotParticipant,
     NotStaffLevel,
+    NotYourMessage,
     OrganisationNotFound,
     OrganisationTypeUnknown,
     OrganisationUnknown,
     OwnHighRiskCompetency,
     OwnLevel,
+    ParticipantNotFound,
     PasswordTooCommon,
     PasswordTooShort,
     PatientAlreadyLinked,
@@ -165,6 +171,8 @@ __all__ = [
     "LetterNotFound",
     "LevelMissing",
     "LoginNotFound",
+    "MayNotJoin",
+    "MayNotRemove",
     "MembershipNotFound",
     "MessageNotFound",
     "MethodNotAllowed",
@@ -174,7 +182,9 @@ __all__ = [
     "NoSubscribers",
     "NoTotpSecret",
     "NotFound",
+    "NotParticipant",
     "NotStaffLevel",
+    "NotYourMessage",
     "OpenEhrRefused",
     "OpenEhrUnavailable",
     "OrganisationNotFound",
@@ -183,6 +193,7 @@ __all__ = [
     "Overloaded",
     "OwnHighRiskCompetency",
     "OwnLevel",
+    "ParticipantNotFound",
     "PasswordTooCommon",
     "PasswordTooShort",
     "PatientAlreadyLinked",

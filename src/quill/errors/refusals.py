@@ -190,6 +190,30 @@ class OwnHighRiskCompetency(Forbidden):
     code, sentence = "own_high_risk_competency", "A competency of high risk must be granted to you by another admin"
 
 
+class NotParticipant(Forbidden):
+    """The caller may read the conversation but takes no part in it."""
+
+    code, sentence = "not_participant", "User is not a participant"
+
+
+class NotYourMessage(Forbidden):
+    """Only the sender may amend a message."""
+
+    code, sentence = "not_your_message", "Can only amend your own messages"
+
+
+class MayNotJoin(Forbidden):
+    """The caller may not put themselves into this conversation."""
+
+    code, sentence = "may_not_join", "You must be in one of the message's organisations to join"
+
+
+class MayNotRemove(Forbidden):
+    """Only the creator or an admin may remove somebody else."""
+
+    code, sentence = "may_not_remove", "Only the person who began the conversation or an admin can remove others"
+
+
 class PatientNotFound(NotFound):
     """No such patient for this caller."""
 
@@ -218,6 +242,12 @@ class MessageNotFound(NotFound):
     """No such message in this conversation."""
 
     code, sentence = "message_not_found", "Amended message not found"
+
+
+class ParticipantNotFound(NotFound):
+    """Nobody of that id takes part."""
+
+    code, sentence = "participant_not_found", "Participant not found"
 
 
 class UserNotFound(NotFound):

@@ -19,6 +19,10 @@ from quill.kit.ids import OrganisationId, PatientId, UserId
 SEPARATOR = "\n"
 """Between aggregated names; no role name holds a line break."""
 
+# Conditions within other slices' statements; made once, because they are part of nearly every request.
+_MEMBER = OrganisationPatientMember.__table__.alias("caring")
+_GRANT = ExternalAccess.__table__.alias("access_grant")
+
 
 def person_select() -> sa.Select[*tuple[Any, ...]]:
     """Return a select of everything that makes an actor, one row per person and one statement in all."""
@@ -98,23 +102,31 @@ def related_patients(actor: Actor) -> sa.Select[str]:
 
 def is_related(actor: Actor, patient_id: sa.ColumnElement[str]) -> sa.ColumnElement[bool]:
     """Return the same as ``related_patients`` as a condition on one row, for walking a long list in its order."""
-    conditions: list[sa.ColumnElement[bool]] = [
-        sa.exists().where(
-            ExternalAccess.user_id == actor.user_id,
-            ExternalAccess.patient_id == patient_id,
-            ExternalAccess.revoked_at.is_(None),
-        )
-    ]
-    if actor.organisation_ids:
-        conditions.append(
-            sa.exists().where(
-                OrganisationPatientMember.patient_id == patient_id,
-                OrganisationPatientMember.organisation_id.in_(actor.organisation_ids),
-            )
-        )
+    ties = [holds_grant(actor, patient_id), shares_organisation(actor, patient_id)]
     if actor.patient_id is not None:
-        conditions.append(patient_id == actor.patient_id)
-    return sa.or_(*conditions)
+        ties.append(patient_id == actor.patient_id)
+    return sa.or_(*ties)
+
+
+def shares_organisation(actor: Actor, patient_id: sa.ColumnElement[str]) -> sa.ColumnElement[bool]:
+    """Return the condition that the actor works in an organisation which cares for the patient of a row."""
+    if not actor.organisation_ids:
+        return sa.false()
+    return sa.exists().where(_MEMBER.c.patient_id == patient_id, _MEMBER.c.organisation_id.in_(actor.organisation_ids))
+
+
+def holds_grant(actor: Actor, patient_id: sa.ColumnElement[str]) -> sa.ColumnElement[bool]:
+    """Return the condition that the actor holds an active grant for the patient of a row."""
+    return sa.exists().where(
+        _GRANT.c.user_id == actor.user_id, _GRANT.c.patient_id == patient_id, _GRANT.c.revoked_at.is_(None)
+    )
+
+
+def granted_patients(actor: Actor) -> sa.Select[str]:
+    """Return the ids of the patients an actor holds an active grant for."""
+    return sa.select(ExternalAccess.patient_id).where(
+        ExternalAccess.user_id == actor.user_id, ExternalAccess.revoked_at.is_(None)
+    )
 
 
 async def cares_for_many(session: AsyncSession, actor: Actor, limit: int) -> bool:
@@ -130,17 +142,31 @@ async def cares_for_many(session: AsyncSession, actor: Actor, limit: int) -> boo
 
 async def relationships(session: AsyncSession, actor: Actor, patient_id: PatientId) -> tuple[bool, bool]:
     """Tell whether the actor shares an organisation with a patient, and holds an active grant; one statement."""
-    shares = sa.exists().where(
-        OrganisationPatientMember.patient_id == patient_id,
-        OrganisationPatientMember.organisation_id.in_(actor.organisation_ids),
+    subject = sa.literal(patient_id, sa.String(64))
+    statement = sa.select(
+        shares_organisation(actor, subject).label("shares"), holds_grant(actor, subject).label("holds")
     )
-    holds = sa.exists().where(
-        ExternalAccess.user_id == actor.user_id,
-        ExternalAccess.patient_id == patient_id,
-        ExternalAccess.revoked_at.is_(None),
-    )
-    row = (await session.execute(sa.select(shares.label("shares"), holds.label("holds")))).one()
+    row = (await session.execute(statement)).one()
     return bool(row.shares), bool(row.holds)
+
+
+async def grant_holders(session: AsyncSession, patient_id: PatientId, user_ids: Collection[int]) -> set[int]:
+    """Return those of some people who hold an active grant for a patient."""
+    rows = await session.scalars(
+        sa.select(ExternalAccess.user_id).where(
+            ExternalAccess.patient_id == patient_id,
+            ExternalAccess.revoked_at.is_(None),
+            ExternalAccess.user_id.in_(user_ids),
+        )
+    )
+    return set(rows)
+
+
+async def linked_person(session: AsyncSession, patient_id: PatientId) -> int | None:
+    """Return the active account linked to a patient's record."""
+    return await session.scalar(
+        sa.select(UserAccount.id).where(UserAccount.patient_id == patient_id, UserAccount.is_active)
+    )
 
 
 async def taken(session: AsyncSession, *, username: str, email: str, but: UserId | None = None) -> tuple[bool, bool]:

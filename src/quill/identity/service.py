@@ -1,6 +1,6 @@
 """People as the rest of the house knows them: actors, credentials, accounts, ties to patients."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,12 +20,20 @@ from quill.unit import Unit
 
 PERSON_ID = UserAccount.id
 """The column to join on in a statement built upon ``person_select``."""
+PERSON_USERNAME = UserAccount.username
+PERSON_DISPLAY_NAME = sa.func.coalesce(sa.func.nullif(UserAccount.full_name, ""), UserAccount.username)
+"""What others see of somebody: the full name, else the username."""
+PERSON_PATIENT_ID = UserAccount.patient_id
+"""The person's own patient record, if linked."""
 
 person_select = queries.person_select
 related_patients = queries.related_patients
 is_related = queries.is_related
 cares_for_many = queries.cares_for_many
 relationships = queries.relationships
+holds_grant = queries.holds_grant
+granted_patients = queries.granted_patients
+grant_holders = queries.grant_holders
 shared_organisations = queries.shared_organisations
 patient_organisations = queries.patient_organisations
 is_anybody_there = queries.is_anybody_there
@@ -80,6 +88,23 @@ async def find_actor(session: AsyncSession, user_id: UserId) -> Actor | None:
     """Return an active person as an actor, or ``None`` when there is no such person or the account is disabled."""
     row = (await session.execute(person_select().where(UserAccount.id == user_id, UserAccount.is_active))).first()
     return actor_from(row) if row is not None else None
+
+
+async def find_actors(session: AsyncSession, user_ids: Collection[UserId]) -> dict[UserId, Actor]:
+    """Return those of some people whose accounts exist and are active, as actors; one statement."""
+    rows = await session.execute(person_select().where(UserAccount.id.in_(user_ids), UserAccount.is_active))
+    return {UserId(row.id): actor_from(row) for row in rows}
+
+
+async def person_exists(session: AsyncSession, user_id: UserId) -> bool:
+    """Tell whether there is such an account, disabled or not."""
+    return await session.scalar(sa.select(UserAccount.id).where(UserAccount.id == user_id)) is not None
+
+
+async def find_linked_person(session: AsyncSession, patient_id: PatientId) -> UserId | None:
+    """Return whose record a patient's is, or ``None`` when no active account is linked to it."""
+    user_id = await queries.linked_person(session, patient_id)
+    return UserId(user_id) if user_id is not None else None
 
 
 async def find_actor_by_username(session: AsyncSession, username: str) -> Actor | None:

@@ -1,0 +1,233 @@
+"""Every SELECT about conversations; which of them somebody may read is decided in ``visibility``."""
+
+from collections.abc import Collection, Sequence
+from typing import Any, TypeAlias
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from quill.actor import Actor
+from quill.conversations.models import Conversation, ConversationParticipant, Message
+from quill.conversations.visibility import (
+    CONVERSATION,
+    OWNER,
+    PARTICIPANT,
+    Wanted,
+    newest_visible,
+    visible_conversations,
+)
+from quill.identity import service as identity
+from quill.kit.database import UtcDateTime
+from quill.kit.ids import ConversationId, MessageId, PatientId, UserId
+
+Row: TypeAlias = sa.Row[*tuple[Any, ...]]
+Select: TypeAlias = sa.Select[*tuple[Any, ...]]
+
+
+HIGHEST_NUMBER = 2**31 - 1
+"""No conversation has a higher one; PostgreSQL refuses to compare its column with more."""
+
+_MESSAGE = Message.__table__
+_MINE = PARTICIPANT.alias("mine")
+_CONVERSATIONS: Select = sa.select(
+    CONVERSATION.c.id,
+    CONVERSATION.c.fhir_conversation_id,
+    CONVERSATION.c.patient_id,
+    CONVERSATION.c.subject,
+    CONVERSATION.c.status,
+    CONVERSATION.c.status_changed_at,
+    CONVERSATION.c.status_changed_by_user_id,
+    CONVERSATION.c.created_by_user_id,
+    CONVERSATION.c.created_at,
+    CONVERSATION.c.updated_at,
+    CONVERSATION.c.include_patient_as_participant,
+    CONVERSATION.c.last_message_preview,
+    CONVERSATION.c.last_message_at,
+    _MINE.c.role.label("my_role"),
+    _MINE.c.unread_count.label("my_unread_count"),
+)
+_PEOPLE: Select = (
+    sa.select(
+        PARTICIPANT.c.conversation_id,
+        PARTICIPANT.c.user_id,
+        PARTICIPANT.c.role,
+        PARTICIPANT.c.joined_at,
+        PARTICIPANT.c.added_by_user_id,
+        identity.PERSON_USERNAME.label("username"),
+        identity.PERSON_DISPLAY_NAME.label("display_name"),
+    )
+    .where(PARTICIPANT.c.user_id == identity.PERSON_ID)
+    .order_by(PARTICIPANT.c.conversation_id, PARTICIPANT.c.joined_at, PARTICIPANT.c.user_id)
+)
+_MESSAGES: Select = sa.select(
+    _MESSAGE.c.id,
+    _MESSAGE.c.fhir_communication_id,
+    _MESSAGE.c.conversation_id,
+    _MESSAGE.c.sender_id,
+    _MESSAGE.c.body,
+    _MESSAGE.c.amends_id,
+    _MESSAGE.c.created_at,
+    identity.PERSON_USERNAME.label("sender_username"),
+    identity.PERSON_DISPLAY_NAME.label("sender_display_name"),
+).where(_MESSAGE.c.sender_id == identity.PERSON_ID)
+
+
+def _conversation_select(actor: Actor) -> Select:
+    """Select conversations, each with the actor's own participation: ``my_role`` is ``None`` without one."""
+    return _CONVERSATIONS.outerjoin_from(
+        CONVERSATION, _MINE, sa.and_(_MINE.c.conversation_id == CONVERSATION.c.id, _MINE.c.user_id == actor.user_id)
+    )
+
+
+async def find_where(
+    session: AsyncSession, actor: Actor, conversation_id: ConversationId, condition: sa.ColumnElement[bool]
+) -> Row | None:
+    """Return a conversation if a condition of ``visibility`` holds."""
+    statement = _conversation_select(actor).where(CONVERSATION.c.id == conversation_id, condition)
+    return (await session.execute(statement)).first()
+
+
+async def visible_page(session: AsyncSession, actor: Actor, wanted: Wanted) -> Sequence[Row]:
+    """Return a page of what the actor may read, newest activity first."""
+    found = newest_visible(actor, wanted).subquery()
+    statement = _conversation_select(actor).join(found, found.c.id == CONVERSATION.c.id)
+    rows: Sequence[Row] = (await session.execute(statement.order_by(found.c.active_at.desc(), found.c.id.desc()))).all()
+    return rows
+
+
+async def may_read(session: AsyncSession, actor: Actor, conversation_id: ConversationId) -> bool:
+    """Tell whether the actor may read a conversation."""
+    statement = sa.select(CONVERSATION.c.id).where(CONVERSATION.c.id == conversation_id, visible_conversations(actor))
+    return await session.scalar(statement) is not None
+
+
+async def participants(session: AsyncSession, conversation_ids: Collection[int]) -> Sequence[Row]:
+    """Return who takes part in some conversations, in the order of joining; one statement for a whole page."""
+    statement = _PEOPLE.where(PARTICIPANT.c.conversation_id.in_(conversation_ids))
+    rows: Sequence[Row] = (await session.execute(statement)).all()
+    return rows
+
+
+async def participant_ids(session: AsyncSession, conversation_id: ConversationId) -> list[int]:
+    """Return who takes part, by id."""
+    statement = sa.select(PARTICIPANT.c.user_id).where(PARTICIPANT.c.conversation_id == conversation_id)
+    return list(await session.scalars(statement.order_by(PARTICIPANT.c.user_id)))
+
+
+async def newest_messages(
+    session: AsyncSession, conversation_id: ConversationId, *, before: tuple[Any, int] | None, limit: int
+) -> Sequence[Row]:
+    """Return messages newest first, from before a sort key (``created_at``, id) on."""
+    statement = _MESSAGES.where(_MESSAGE.c.conversation_id == conversation_id)
+    if before is not None:
+        instant, number = before
+        statement = statement.where(
+            sa.tuple_(_MESSAGE.c.created_at, _MESSAGE.c.id) < sa.tuple_(sa.literal(instant, UtcDateTime()), number)
+        )
+    statement = statement.order_by(_MESSAGE.c.created_at.desc(), _MESSAGE.c.id.desc()).limit(limit)
+    return (await session.execute(statement)).all()
+
+
+async def message(session: AsyncSession, message_id: MessageId) -> Row:
+    """Return one message that is known to exist."""
+    return (await session.execute(_MESSAGES.where(_MESSAGE.c.id == message_id))).one()
+
+
+async def find_place(session: AsyncSession, message_id: MessageId) -> Row | None:
+    """Return where a message stands: its conversation, sender, time and FHIR id."""
+    statement = sa.select(
+        _MESSAGE.c.id,
+        _MESSAGE.c.conversation_id,
+        _MESSAGE.c.sender_id,
+        _MESSAGE.c.created_at,
+        _MESSAGE.c.fhir_communication_id,
+    )
+    return (await session.execute(statement.where(_MESSAGE.c.id == message_id))).first()
+
+
+async def find_number_of_message(session: AsyncSession, fhir_id: str) -> int | None:
+    """Return the number of a message that has been projected already."""
+    return await session.scalar(sa.select(_MESSAGE.c.id).where(_MESSAGE.c.fhir_communication_id == fhir_id))
+
+
+async def find_number_of_conversation(session: AsyncSession, fhir_id: str) -> int | None:
+    """Return the number of a conversation that has been projected already."""
+    return await session.scalar(sa.select(CONVERSATION.c.id).where(CONVERSATION.c.fhir_conversation_id == fhir_id))
+
+
+async def newest_place(session: AsyncSession, conversation_id: ConversationId) -> Row | None:
+    """Return id and time of a conversation's newest message."""
+    statement = sa.select(_MESSAGE.c.id, _MESSAGE.c.created_at).where(_MESSAGE.c.conversation_id == conversation_id)
+    return (
+        await session.execute(statement.order_by(_MESSAGE.c.created_at.desc(), _MESSAGE.c.id.desc()).limit(1))
+    ).first()
+
+
+async def count_after(
+    session: AsyncSession, conversation_id: ConversationId, user_id: UserId, after: tuple[Any, int] | None
+) -> int:
+    """Return how many messages of others stand after a sort key (``created_at``, id); all of them without one."""
+    statement = sa.select(sa.func.count()).where(
+        _MESSAGE.c.conversation_id == conversation_id, _MESSAGE.c.sender_id != user_id
+    )
+    if after is not None:
+        instant, number = after
+        statement = statement.where(
+            sa.tuple_(_MESSAGE.c.created_at, _MESSAGE.c.id) > sa.tuple_(sa.literal(instant, UtcDateTime()), number)
+        )
+    return await session.scalar(statement) or 0
+
+
+async def lock_conversation(session: AsyncSession, conversation_id: ConversationId) -> Conversation | None:
+    """Return a conversation's row, locked: its messages become visible one by one, in the order of their times."""
+    return await session.get(Conversation, conversation_id, with_for_update=True, populate_existing=True)
+
+
+async def lock_participant(
+    session: AsyncSession, conversation_id: ConversationId, user_id: UserId
+) -> ConversationParticipant | None:
+    """Return a participation, locked: a message is counted before or after a reading, never lost between."""
+    return await session.get(
+        ConversationParticipant, (conversation_id, user_id), with_for_update=True, populate_existing=True
+    )
+
+
+async def participations(session: AsyncSession, user_id: UserId, patient_id: PatientId) -> list[ConversationId]:
+    """Return the conversations about a patient that somebody takes part in."""
+    statement = (
+        sa.select(CONVERSATION.c.id)
+        .join(PARTICIPANT, PARTICIPANT.c.conversation_id == CONVERSATION.c.id)
+        .where(PARTICIPANT.c.user_id == user_id, CONVERSATION.c.patient_id == patient_id)
+        .order_by(CONVERSATION.c.id)
+    )
+    return [ConversationId(number) for number in await session.scalars(statement)]
+
+
+async def organisation_ids(session: AsyncSession, conversation_id: ConversationId) -> list[int]:
+    """Return whose conversation it is."""
+    statement = sa.select(OWNER.c.organisation_id).where(OWNER.c.conversation_id == conversation_id)
+    return list(await session.scalars(statement.order_by(OWNER.c.organisation_id)))
+
+
+async def read_markers(session: AsyncSession) -> Sequence[Row]:
+    """Return how far everybody has read everywhere, for a rebuilding that must not forget it."""
+    statement = sa.select(
+        PARTICIPANT.c.conversation_id,
+        PARTICIPANT.c.user_id,
+        PARTICIPANT.c.last_read_message_id,
+        PARTICIPANT.c.last_read_at,
+    )
+    return (await session.execute(statement.where(PARTICIPANT.c.last_read_message_id.is_not(None)))).all()
+
+
+async def highest_numbers(session: AsyncSession) -> tuple[int, int]:
+    """Return the highest number of a conversation and of a message."""
+    row = (
+        await session.execute(
+            sa.select(
+                sa.select(sa.func.max(CONVERSATION.c.id)).scalar_subquery().label("conversation"),
+                sa.select(sa.func.max(_MESSAGE.c.id)).scalar_subquery().label("message"),
+            )
+        )
+    ).one()
+    return row.conversation or 0, row.message or 0

@@ -1,0 +1,160 @@
+"""What crosses the wire about conversations."""
+
+import datetime
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, StringConstraints
+from pydantic_core import PydanticCustomError
+
+from quill.edge.inputs import Input, RowId, blank_as_absent
+
+LONGEST_MESSAGE = 10_000
+"""Characters (Unicode code points) of one message; at most four times as many bytes in UTF-8."""
+LONGEST_SUBJECT = 500
+"""Characters of a subject line."""
+MOST_PARTICIPANTS = 200
+"""People named when a conversation begins; more can be added."""
+HIGHEST_MESSAGE_NUMBER = 2**53 - 1
+"""The highest integer that JavaScript keeps exactly (ECMA-262, ``Number.MAX_SAFE_INTEGER``)."""
+
+Status = Literal["new", "active", "resolved", "closed"]
+# The limit stands inside: outside, it would be asked of the ``None`` that a blank becomes.
+StatusFilter = Annotated[Annotated[str, StringConstraints(max_length=20)] | None, BeforeValidator(blank_as_absent)]
+PatientFilter = Annotated[Annotated[str, StringConstraints(max_length=255)] | None, BeforeValidator(blank_as_absent)]
+
+
+def _check_not_blank(text: str) -> str:
+    if not text.strip():
+        raise PydanticCustomError("blank", "A message must not be blank")
+    return text
+
+
+MessageText = Annotated[
+    str, StringConstraints(min_length=1, max_length=LONGEST_MESSAGE), AfterValidator(_check_not_blank)
+]
+"""Markdown, kept exactly as sent."""
+MessageNumber = Annotated[int, Field(ge=1, le=HIGHEST_MESSAGE_NUMBER)]
+SubjectLine = Annotated[
+    Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=LONGEST_SUBJECT)] | None,
+    BeforeValidator(blank_as_absent),
+]
+
+
+class ConversationIn(Input):
+    """A conversation to begin."""
+
+    patient_id: str = Field(min_length=1, max_length=255, description="FHIR logical id of the patient it is about.")
+    subject: SubjectLine = Field(default=None, description="Subject line; blank counts as none.")
+    participant_ids: list[RowId] = Field(
+        default=[],
+        max_length=MOST_PARTICIPANTS,
+        description="Who else takes part; each must be allowed to access the patient. Repetitions and you are ignored.",
+    )
+    initial_message: MessageText = Field(description="The first message, in Markdown.")
+    include_patient_as_participant: bool = Field(
+        default=False, description="Also add the account linked to the patient."
+    )
+
+
+class MessageIn(Input):
+    """A message to send."""
+
+    body: MessageText = Field(description="Markdown.")
+    amends_id: MessageNumber | None = Field(default=None, description="The message of yours this one amends.")
+
+
+class StatusIn(Input):
+    """A status to give."""
+
+    status: Status
+
+
+class ParticipantIn(Input):
+    """Somebody to add."""
+
+    user_id: RowId
+    role: Literal["participant", "tagged"] = "participant"
+
+
+class ReadIn(Input):
+    """How far the caller has read."""
+
+    message_id: MessageNumber | None = Field(
+        default=None, description="The newest message that was shown; left out, the newest there is."
+    )
+
+
+class ParticipantOut(BaseModel):
+    """Somebody takes part."""
+
+    user_id: int
+    username: str
+    display_name: str
+    role: str
+    joined_at: datetime.datetime
+    added_by: int | None = Field(description="Who added the person; `null` for who began or joined by themselves.")
+
+
+class MessageOut(BaseModel):
+    """A message; an amendment names the one it amends, which stays as it was."""
+
+    id: int
+    fhir_communication_id: str
+    sender_id: int
+    sender_username: str
+    sender_display_name: str
+    body: str
+    amends_id: int | None
+    is_amendment: bool
+    created_at: datetime.datetime
+
+
+class _ConversationCore(BaseModel):
+    id: int
+    fhir_conversation_id: str
+    patient_id: str
+    subject: str | None
+    status: str
+    status_changed_at: datetime.datetime = Field(description="When a person last set the status.")
+    status_changed_by: int = Field(description="Who did.")
+    created_at: datetime.datetime
+    updated_at: datetime.datetime
+    participants: list[ParticipantOut]
+    is_participant: bool
+    can_write: bool
+    include_patient_as_participant: bool
+
+
+class ConversationOut(_ConversationCore):
+    """A conversation in a list."""
+
+    last_message_preview: str | None = Field(description="The first 200 characters of the newest message.")
+    last_message_time: datetime.datetime | None
+    unread_count: int
+
+
+class ConversationDetailOut(_ConversationCore):
+    """A conversation with its newest messages, oldest first."""
+
+    messages: list[MessageOut]
+    next_cursor: str | None = Field(description="For older messages, at `…/messages`.")
+
+
+class ConversationListOut(BaseModel):
+    """A page of conversations, newest activity first."""
+
+    conversations: list[ConversationOut]
+    next_cursor: str | None
+
+
+class MessageListOut(BaseModel):
+    """A page of messages, oldest first; the next page holds older ones."""
+
+    messages: list[MessageOut]
+    next_cursor: str | None
+
+
+class OkOut(BaseModel):
+    """It is done."""
+
+    ok: bool

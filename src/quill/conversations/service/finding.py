@@ -1,0 +1,83 @@
+"""Finding one conversation for somebody: to read it, or to write in it."""
+
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from quill.access import service as access
+from quill.actor import Actor
+from quill.audit import service as audit
+from quill.audit.service import Act
+from quill.conversations import queries
+from quill.conversations.notices import READING
+from quill.conversations.queries import Row
+from quill.conversations.visibility import visible_conversations
+from quill.errors import ConversationNotFound, NotParticipant
+from quill.kit.ids import ConversationId, PatientId
+from quill.patients import service as patients
+from quill.unit import Reader, Unit
+
+
+async def find_readable(reader: Reader, actor: Actor, conversation_id: ConversationId, act: Act) -> Row:
+    """Return a conversation the actor may read, with the actor's own participation.
+
+    Raises:
+        ConversationNotFound: 404, there is none; a refusal is in the audit trail.
+        CompetencyMissing: 403, the actor may not read records.
+    """
+    row = None
+    if 0 < conversation_id <= queries.HIGHEST_NUMBER:
+        row = await queries.find_where(reader.session, actor, conversation_id, visible_conversations(actor))
+    if row is None:
+        audit.record_refusal(reader, actor, act, reason="not_readable", subject=f"conversation:{conversation_id}")
+        raise ConversationNotFound
+    access.check_rights(reader, actor, READING, patient_id=PatientId(row.patient_id))
+    return row
+
+
+async def may_read(session: AsyncSession, actor: Actor, conversation_id: ConversationId) -> bool:
+    """Tell whether somebody may read a conversation at this moment; for live events and deliveries."""
+    if access.missing_right(actor, READING) is not None:
+        return False
+    return await queries.may_read(session, actor, conversation_id)
+
+
+async def find_writable(
+    unit: Unit, actor: Actor, conversation_id: ConversationId, act: Act, *, sentence: str | None = None
+) -> Row:
+    """Return a conversation the actor takes part in, about a patient whose record takes entries.
+
+    Args:
+        unit: the transaction.
+        actor: who wants to write.
+        conversation_id: where.
+        act: what, for the audit trail.
+        sentence: the words for a reader who takes no part, where the wire wants particular ones.
+
+    Raises:
+        ConversationNotFound: 404, there is none the actor may read.
+        CompetencyMissing: 403, the actor may not read records.
+        NotParticipant: 403, the actor may only read.
+        PatientDeactivated: 409, the record takes no new entries.
+    """
+    row = await find_readable(unit, actor, conversation_id, act)
+    if row.my_role is None:
+        record_refusal(unit, actor, act, row, NotParticipant.code)
+        raise NotParticipant(sentence)
+    await patients.check_takes_entries(unit, PatientId(row.patient_id))
+    return row
+
+
+def record_refusal(reader: Reader, actor: Actor, act: Act, row: Row, reason: str) -> None:
+    """Note that something was refused in a conversation the actor may read."""
+    audit.record_refusal(
+        reader,
+        actor,
+        act,
+        reason=reason,
+        patient_id=PatientId(row.patient_id),
+        subject=f"conversation:{row.id}",
+    )
+
+
+def record(reader: Reader, actor: Actor, act: Act, row: Row) -> None:
+    """Note what was done in a conversation."""
+    audit.record(reader, actor, act, patient_id=PatientId(row.patient_id), subject=f"conversation:{row.id}")
