@@ -1,0 +1,1 @@
+"""Conversations, as the people in them see them."""
