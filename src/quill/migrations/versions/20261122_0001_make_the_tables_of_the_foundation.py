@@ -150,6 +150,12 @@ def upgrade() -> None:
         batch_op.create_index(batch_op.f("ix_live_event_created_at"), ["created_at"], unique=False)
 
     op.create_table(
+        "number_series",
+        sa.Column("name", sa.String(length=40), nullable=False),
+        sa.Column("last", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("name", name=op.f("pk_number_series")),
+    )
+    op.create_table(
         "openehr_ehr",
         sa.Column("ehr_id", sa.Text(), nullable=False),
         sa.Column("subject_id", sa.Text(), nullable=False),
@@ -246,9 +252,12 @@ def upgrade() -> None:
         "conversation",
         sa.Column("id", sa.Integer(), nullable=False),
         sa.Column("fhir_conversation_id", sa.String(length=64), nullable=False),
+        sa.Column("header_version", sa.Integer(), nullable=False),
         sa.Column("patient_id", sa.String(length=64), nullable=False),
         sa.Column("subject", sa.String(length=500), nullable=True),
         sa.Column("status", sa.String(length=20), nullable=False),
+        sa.Column("status_changed_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("status_changed_by_user_id", sa.Integer(), nullable=False),
         sa.Column("include_patient_as_participant", sa.Boolean(), nullable=False),
         sa.Column("created_by_user_id", sa.Integer(), nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
@@ -257,6 +266,11 @@ def upgrade() -> None:
         sa.Column("last_message_at", sa.DateTime(timezone=True), nullable=True),
         sa.ForeignKeyConstraint(
             ["created_by_user_id"], ["user_account.id"], name=op.f("fk_conversation_created_by_user_id_user_account")
+        ),
+        sa.ForeignKeyConstraint(
+            ["status_changed_by_user_id"],
+            ["user_account.id"],
+            name=op.f("fk_conversation_status_changed_by_user_id_user_account"),
         ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_conversation")),
         sa.UniqueConstraint("fhir_conversation_id", name=op.f("uq_conversation_fhir_conversation_id")),
@@ -580,6 +594,7 @@ def upgrade() -> None:
         "conversation_organisation",
         sa.Column("conversation_id", sa.Integer(), nullable=False),
         sa.Column("organisation_id", sa.Integer(), nullable=False),
+        sa.Column("active_at", sa.DateTime(timezone=True), nullable=False),
         sa.ForeignKeyConstraint(
             ["conversation_id"],
             ["conversation.id"],
@@ -596,7 +611,9 @@ def upgrade() -> None:
     )
     with op.batch_alter_table("conversation_organisation", schema=None) as batch_op:
         batch_op.create_index(
-            "ix_conversation_organisation_organisation_id", ["organisation_id", "conversation_id"], unique=False
+            "ix_conversation_organisation_organisation_id_active_at",
+            ["organisation_id", "active_at", "conversation_id"],
+            unique=False,
         )
 
     op.create_table(
@@ -606,9 +623,10 @@ def upgrade() -> None:
         sa.Column("role", sa.String(length=20), nullable=False),
         sa.Column("joined_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("added_by_user_id", sa.Integer(), nullable=True),
-        sa.Column("last_read_message_id", sa.Integer(), nullable=True),
+        sa.Column("last_read_message_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=True),
         sa.Column("last_read_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("unread_count", sa.Integer(), nullable=False),
+        sa.Column("active_at", sa.DateTime(timezone=True), nullable=False),
         sa.ForeignKeyConstraint(
             ["added_by_user_id"],
             ["user_account.id"],
@@ -627,16 +645,18 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("conversation_id", "user_id", name=op.f("pk_conversation_participant")),
     )
     with op.batch_alter_table("conversation_participant", schema=None) as batch_op:
-        batch_op.create_index("ix_conversation_participant_user_id", ["user_id", "conversation_id"], unique=False)
+        batch_op.create_index(
+            "ix_conversation_participant_user_id_active_at", ["user_id", "active_at", "conversation_id"], unique=False
+        )
 
     op.create_table(
         "message",
-        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
         sa.Column("fhir_communication_id", sa.String(length=64), nullable=False),
         sa.Column("conversation_id", sa.Integer(), nullable=False),
         sa.Column("sender_id", sa.Integer(), nullable=False),
         sa.Column("body", sa.Text(), nullable=False),
-        sa.Column("amends_id", sa.Integer(), nullable=True),
+        sa.Column("amends_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=True),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.ForeignKeyConstraint(["amends_id"], ["message.id"], name=op.f("fk_message_amends_id_message")),
         sa.ForeignKeyConstraint(
@@ -650,6 +670,13 @@ def upgrade() -> None:
         sa.UniqueConstraint("fhir_communication_id", name=op.f("uq_message_fhir_communication_id")),
     )
     with op.batch_alter_table("message", schema=None) as batch_op:
+        batch_op.create_index(
+            "ix_message_amends_id",
+            ["amends_id"],
+            unique=False,
+            sqlite_where=sa.text("amends_id IS NOT NULL"),
+            postgresql_where=sa.text("amends_id IS NOT NULL"),
+        )
         batch_op.create_index(
             "ix_message_conversation_id_created_at_id", ["conversation_id", "created_at", "id"], unique=False
         )
@@ -731,14 +758,19 @@ def downgrade() -> None:
     op.drop_table("patient_document")
     with op.batch_alter_table("message", schema=None) as batch_op:
         batch_op.drop_index("ix_message_conversation_id_created_at_id")
+        batch_op.drop_index(
+            "ix_message_amends_id",
+            sqlite_where=sa.text("amends_id IS NOT NULL"),
+            postgresql_where=sa.text("amends_id IS NOT NULL"),
+        )
 
     op.drop_table("message")
     with op.batch_alter_table("conversation_participant", schema=None) as batch_op:
-        batch_op.drop_index("ix_conversation_participant_user_id")
+        batch_op.drop_index("ix_conversation_participant_user_id_active_at")
 
     op.drop_table("conversation_participant")
     with op.batch_alter_table("conversation_organisation", schema=None) as batch_op:
-        batch_op.drop_index("ix_conversation_organisation_organisation_id")
+        batch_op.drop_index("ix_conversation_organisation_organisation_id_active_at")
 
     op.drop_table("conversation_organisation")
     op.drop_table("user_role")
@@ -832,6 +864,7 @@ def downgrade() -> None:
     op.drop_table("organisation")
     op.drop_table("openehr_template")
     op.drop_table("openehr_ehr")
+    op.drop_table("number_series")
     with op.batch_alter_table("live_event", schema=None) as batch_op:
         batch_op.drop_index(batch_op.f("ix_live_event_created_at"))
 
