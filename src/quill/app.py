@@ -28,8 +28,8 @@ from quill.adapters.push.webpush import WebPushSender
 from quill.audit.recorder import GroupRecorder
 from quill.audit.seals import run_sealer
 from quill.auth.service import Authenticator
+from quill.conversations import service as conversations
 from quill.conversations.routes import router as conversations_router
-from quill.conversations.service import KINDS as CONVERSATION_KINDS
 from quill.edge import problems
 from quill.edge.middleware import Edge
 from quill.events.feed import Feed
@@ -82,7 +82,7 @@ ROUTERS = (
 )
 
 KINDS: Mapping[str, intents.Kind] = {
-    kind.name: kind for kind in (PATIENT_KIND, PRESCRIPTION_KIND, letters.KIND, *CONVERSATION_KINDS)
+    kind.name: kind for kind in (PATIENT_KIND, PRESCRIPTION_KIND, letters.KIND, *conversations.KINDS)
 }
 """What the sweep knows how to finish."""
 
@@ -131,7 +131,7 @@ def create_app(settings: Settings) -> FastAPI:
         telemetry={"tracing": False, "metrics": False, "logs": False, "operation_spans": False},
     )
     app.state.settings = settings
-    app.state.may_read_conversation = _no_conversation
+    app.state.may_read_conversation = conversations.may_read
     problems.install(app)
     for router in ROUTERS:
         app.include_router(router)
@@ -232,12 +232,6 @@ def _may_notify(may_read: MayReadConversation) -> MayNotify:
         return await may_read(session, actor, ConversationId(int(facts["conversation_id"])))
 
     return may_notify
-
-
-async def _no_conversation(session: AsyncSession, actor: Actor, conversation_id: ConversationId) -> bool:
-    """Refuse: there is no conversation as long as no slice answers for them."""
-    del session, actor, conversation_id
-    return False
 
 
 async def _sweep_for_ever(services: Services) -> None:

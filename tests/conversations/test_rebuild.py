@@ -43,7 +43,7 @@ def rebuild(place: Surgery) -> Rebuilt:
     return rebuilt
 
 
-def answers(place: Surgery, *people: Any) -> list[Any]:
+def answers(*people: Any) -> list[Any]:
     """Return everything the API shows some people, without marking anything read."""
     shown: list[Any] = []
     for person in people:
@@ -80,12 +80,12 @@ def test_everything_but_the_read_markers_comes_back(place: Surgery) -> None:
     fill(place)
     admin = place.clinic.admin()
     people = (place.doctor, place.nurse, admin)
-    before, rows = answers(place, *people), counts(place.clinic)
+    before, rows = answers(*people), counts(place.clinic)
     truncate(place)
     assert listed_ids(place.doctor) == []
     rebuilt = rebuild(place)
     assert (rebuilt.conversations, rebuilt.messages, rebuilt.ignored) == (rows[0], rows[2], 0)
-    assert answers(place, *people) == before
+    assert answers(*people) == before
     talk = begin(place.doctor, place.patient)
     assert talk["id"] == rows[0] + 1, "numbers go on where they were"
     assert talk["messages"][0]["id"] == rows[2] + 1
@@ -96,9 +96,9 @@ def test_rebuilding_keeps_how_far_people_have_read(place: Surgery) -> None:
     read(place.nurse, talks[0])
     send(place.doctor, talks[0])
     read(place.doctor, talks[0])
-    before = answers(place, place.doctor, place.nurse)
+    before = answers(place.doctor, place.nurse)
     rebuild(place)
-    assert answers(place, place.doctor, place.nurse) == before
+    assert answers(place.doctor, place.nurse) == before
     assert in_list(place.nurse, talks[0])["unread_count"] == 1
     truncate(place)
     rebuild(place)
@@ -160,9 +160,9 @@ def test_many_conversations_are_brought_in_as_if_they_had_been_written(place: Su
         "Message 2",
     ]
     send(place.nurse, {"id": made[0]})
-    before = answers(place, place.nurse)
+    before = answers(place.nurse)
     rebuild(place)
-    assert answers(place, place.nurse) == before
+    assert answers(place.nurse) == before
 
 
 def test_bringing_in_wants_known_people_and_a_message(place: Surgery) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from quill.conversations import service as conversations
 from quill.conversations.models import Message
 from quill.outbox.models import LiveEventRow, OutboxEntry
 from quill.patients.models import PatientIndex
@@ -25,7 +26,6 @@ from tests.conversations.talk import (
     leave_organisation,
     read,
     refusal,
-    revoke,
     select,
     send,
     try_send,
@@ -226,13 +226,12 @@ def test_the_others_are_notified_without_patient_data(clinic: Clinic, place: Sur
     """gap: no notification of any kind."""
     guest = external(clinic, place.patient)
     talk = begin(place.doctor, place.patient, place.nurse, guest, subject="Hip")
-    revoke(clinic, guest)
     execute(clinic, sa.delete(OutboxEntry))
     message = send(place.doctor, talk, "A secret")
     [entry] = select(clinic, sa.select(OutboxEntry.channel, OutboxEntry.payload))
     assert (entry.channel, json.loads(entry.payload)) == (
         "push",
-        {"user_ids": [place.nurse.id], "kind": "message", "facts": {"conversation_id": str(talk["id"])}},
+        {"user_ids": [place.nurse.id, guest.id], "kind": "message", "facts": {"conversation_id": str(talk["id"])}},
     )
     events = select(clinic, sa.select(LiveEventRow.kind, LiveEventRow.conversation_id, LiveEventRow.facts))
     assert ("message", talk["id"], {"message_id": str(message["id"])}) in [
@@ -240,6 +239,8 @@ def test_the_others_are_notified_without_patient_data(clinic: Clinic, place: Sur
     ]
     set_status(place.doctor, talk, "resolved")
     read(place.nurse, talk)
+    # Whether they may still be told is asked at delivery, by the conversations' own rule.
+    assert clinic.client.app.state.may_read_conversation is conversations.may_read  # type: ignore[attr-defined]
     kinds = [row.kind for row in select(clinic, sa.select(LiveEventRow.kind).order_by(LiveEventRow.id))]
     assert kinds == ["message", "message", "status", "read"]
 

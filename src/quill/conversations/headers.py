@@ -75,8 +75,11 @@ async def read(fhir: FhirStore, fhir_id: str) -> tuple[StoredResource, Conversat
     return stored, facts
 
 
-async def apply(fhir: FhirStore, fhir_id: str, change: Document) -> None:
+async def apply(fhir: FhirStore, fhir_id: str, change: Document) -> StoredResource:
     """Make a change to a header, on top of whatever others have made of it meanwhile.
+
+    Returns:
+        The header with the change made.
 
     Raises:
         FhirRefused: 502, the store does not hold the header.
@@ -86,10 +89,9 @@ async def apply(fhir: FhirStore, fhir_id: str, change: Document) -> None:
         stored, facts = await read(fhir, fhir_id)
         changed = applied(facts, change)
         if changed == facts:
-            return
+            return stored
         try:
-            await fhir.write(rewritten(stored.document, changed), if_match=stored.version)
+            return await fhir.write(rewritten(stored.document, changed), if_match=stored.version)
         except StaleEdit:
             continue
-        return
     raise RequestInProgress

@@ -1,6 +1,5 @@
 """Who is told that something happened: devices through the outbox, open browsers through live events; ids only."""
 
-from quill.access import service as access
 from quill.access.service import Requirement
 from quill.conversations import queries
 from quill.identity.catalogue import ACCESS_PATIENT_RECORDS
@@ -16,16 +15,16 @@ READING = Requirement(competency=ACCESS_PATIENT_RECORDS, is_clinical=True)
 async def after_message(
     unit: Unit, conversation_id: ConversationId, message_id: MessageId, patient_id: PatientId, sender_id: UserId
 ) -> None:
-    """Notify the other participants of a message, those only who may still read it, and whoever is looking."""
+    """Notify the other participants of a message, and whoever is looking.
+
+    Whether each of them may still read it is asked when they are told, which may be later than now.
+    """
     others = [
         UserId(user_id)
         for user_id in await queries.participant_ids(unit.session, conversation_id)
         if user_id != sender_id
     ]
-    allowed = await access.find_allowed(unit.session, patient_id, others, READING)
-    await outbox.enqueue_push(
-        unit, user_ids=sorted(allowed), kind="message", facts={"conversation_id": str(conversation_id)}
-    )
+    await outbox.enqueue_push(unit, user_ids=others, kind="message", facts={"conversation_id": str(conversation_id)})
     await outbox.publish(unit, LiveEvent("message", patient_id, conversation_id, facts={"message_id": str(message_id)}))
 
 

@@ -13,6 +13,7 @@ from quill.conversations.models import Conversation, ConversationOrganisation, C
 from quill.errors import FhirRefused, StaleEdit
 from quill.kit.documents import Document
 from quill.kit.ids import ConversationId, MessageId, PatientId, UserId
+from quill.ports.fhir import StoredResource
 from quill.ports.fhir_communication import (
     ConversationFacts,
     MessageFacts,
@@ -112,21 +113,25 @@ class ChangeKind:
         """Tell whether the FHIR store shares the unit's transaction."""
         return unit.fhir.joins_transaction
 
-    async def write(self, unit: Unit, payload: Document) -> None:
-        """Make the change to the header as it is now."""
-        await headers.apply(unit.fhir, payload["fhir_id"], payload["change"])
+    async def write(self, unit: Unit, payload: Document) -> Document:
+        """Make the change to the header as it is now; returns the header with it."""
+        return _written(await headers.apply(unit.fhir, payload["fhir_id"], payload["change"]))
 
-    async def has_landed(self, unit: Unit, payload: Document) -> bool:
-        """Tell whether the header shows the change."""
-        _, facts = await headers.read(unit.fhir, payload["fhir_id"])
-        return headers.applied(facts, payload["change"]) == facts
+    async def has_landed(self, unit: Unit, payload: Document) -> Document | bool:
+        """Return the header if it shows the change, otherwise ``False``."""
+        stored, facts = await headers.read(unit.fhir, payload["fhir_id"])
+        return _written(stored) if headers.applied(facts, payload["change"]) == facts else False
 
     async def project(self, unit: Unit, actor: Actor, payload: Document) -> Document:
-        """Bring people and status up to date with the header, other people's changes included."""
+        """Bring people and status up to date with the header, other people's changes included.
+
+        A header that is newer has been projected already, and with it this change.
+        """
         row = await _locked(unit, ConversationId(payload["conversation_id"]))
-        stored, facts = await headers.read(unit.fhir, row.fhir_conversation_id)
-        if stored.version > row.header_version:
-            row.header_version = stored.version
+        written = payload["written"]
+        if written["version"] > row.header_version:
+            facts = _facts_of(written["header"])
+            row.header_version = written["version"]
             await _bring_status_up_to_date(unit, row, facts)
             await _bring_people_up_to_date(unit, row, facts)
         audit.record(
@@ -294,6 +299,10 @@ async def _locked(unit: Unit, conversation_id: ConversationId) -> Conversation:
     if row is None:
         raise FhirRefused("The patient record store holds a message of no conversation Quill knows")
     return row
+
+
+def _written(stored: StoredResource) -> Document:
+    return {"version": stored.version, "header": stored.document}
 
 
 def _facts_of(document: Document) -> ConversationFacts:

@@ -24,6 +24,9 @@ Row: TypeAlias = sa.Row[*tuple[Any, ...]]
 Select: TypeAlias = sa.Select[*tuple[Any, ...]]
 
 
+HIGHEST_NUMBER = 2**31 - 1
+"""No conversation has a higher one; PostgreSQL refuses to compare its column with more."""
+
 _MESSAGE = Message.__table__
 _MINE = PARTICIPANT.alias("mine")
 _CONVERSATIONS: Select = sa.select(

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, StringConstraints
 from pydantic_core import PydanticCustomError
 
-from quill.edge.inputs import Input, blank_as_absent
+from quill.edge.inputs import Input, RowId, blank_as_absent
 
 LONGEST_MESSAGE = 10_000
 """Characters (Unicode code points) of one message; at most four times as many bytes in UTF-8."""
@@ -14,8 +14,6 @@ LONGEST_SUBJECT = 500
 """Characters of a subject line."""
 MOST_PARTICIPANTS = 200
 """People named when a conversation begins; more can be added."""
-HIGHEST_NUMBER = 2**31 - 1
-"""No user or conversation has a higher one."""
 HIGHEST_MESSAGE_NUMBER = 2**53 - 1
 """The highest integer that JavaScript keeps exactly (ECMA-262, ``Number.MAX_SAFE_INTEGER``)."""
 
@@ -35,7 +33,6 @@ MessageText = Annotated[
     str, StringConstraints(min_length=1, max_length=LONGEST_MESSAGE), AfterValidator(_check_not_blank)
 ]
 """Markdown, kept exactly as sent."""
-UserNumber = Annotated[int, Field(ge=1, le=HIGHEST_NUMBER)]
 MessageNumber = Annotated[int, Field(ge=1, le=HIGHEST_MESSAGE_NUMBER)]
 SubjectLine = Annotated[
     Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=LONGEST_SUBJECT)] | None,
@@ -48,7 +45,7 @@ class ConversationIn(Input):
 
     patient_id: str = Field(min_length=1, max_length=255, description="FHIR logical id of the patient it is about.")
     subject: SubjectLine = Field(default=None, description="Subject line; blank counts as none.")
-    participant_ids: list[UserNumber] = Field(
+    participant_ids: list[RowId] = Field(
         default=[],
         max_length=MOST_PARTICIPANTS,
         description="Who else takes part; each must be allowed to access the patient. Repetitions and you are ignored.",
@@ -75,7 +72,7 @@ class StatusIn(Input):
 class ParticipantIn(Input):
     """Somebody to add."""
 
-    user_id: UserNumber
+    user_id: RowId
     role: Literal["participant", "tagged"] = "participant"
 
 

@@ -100,6 +100,14 @@ def related_patients(actor: Actor) -> sa.Select[str]:
     return sa.select(union.c[0])
 
 
+def is_related(actor: Actor, patient_id: sa.ColumnElement[str]) -> sa.ColumnElement[bool]:
+    """Return the same as ``related_patients`` as a condition on one row, for walking a long list in its order."""
+    ties = [holds_grant(actor, patient_id), shares_organisation(actor, patient_id)]
+    if actor.patient_id is not None:
+        ties.append(patient_id == actor.patient_id)
+    return sa.or_(*ties)
+
+
 def shares_organisation(actor: Actor, patient_id: sa.ColumnElement[str]) -> sa.ColumnElement[bool]:
     """Return the condition that the actor works in an organisation which cares for the patient of a row."""
     if not actor.organisation_ids:
@@ -119,14 +127,6 @@ def granted_patients(actor: Actor) -> sa.Select[str]:
     return sa.select(ExternalAccess.patient_id).where(
         ExternalAccess.user_id == actor.user_id, ExternalAccess.revoked_at.is_(None)
     )
-
-
-def is_related(actor: Actor, patient_id: sa.ColumnElement[str]) -> sa.ColumnElement[bool]:
-    """Return the same as ``related_patients`` as a condition on one row, for walking a long list in its order."""
-    conditions = [shares_organisation(actor, patient_id), holds_grant(actor, patient_id)]
-    if actor.patient_id is not None:
-        conditions.append(patient_id == actor.patient_id)
-    return sa.or_(*conditions)
 
 
 async def cares_for_many(session: AsyncSession, actor: Actor, limit: int) -> bool:

@@ -31,7 +31,6 @@ related_patients = queries.related_patients
 is_related = queries.is_related
 cares_for_many = queries.cares_for_many
 relationships = queries.relationships
-shares_organisation = queries.shares_organisation
 holds_grant = queries.holds_grant
 granted_patients = queries.granted_patients
 grant_holders = queries.grant_holders

@@ -1,5 +1,7 @@
 """Finding one conversation for somebody: to read it, or to write in it."""
 
+from sqlalchemy.ext.asyncio import AsyncSession
+
 from quill.access import service as access
 from quill.actor import Actor
 from quill.audit import service as audit
@@ -7,7 +9,6 @@ from quill.audit.service import Act
 from quill.conversations import queries
 from quill.conversations.notices import READING
 from quill.conversations.queries import Row
-from quill.conversations.schemas import HIGHEST_NUMBER
 from quill.conversations.visibility import visible_conversations
 from quill.errors import ConversationNotFound, NotParticipant
 from quill.kit.ids import ConversationId, PatientId
@@ -23,7 +24,7 @@ async def find_readable(reader: Reader, actor: Actor, conversation_id: Conversat
         CompetencyMissing: 403, the actor may not read records.
     """
     row = None
-    if 0 < conversation_id <= HIGHEST_NUMBER:
+    if 0 < conversation_id <= queries.HIGHEST_NUMBER:
         row = await queries.find_where(reader.session, actor, conversation_id, visible_conversations(actor))
     if row is None:
         audit.record_refusal(reader, actor, act, reason="not_readable", subject=f"conversation:{conversation_id}")
@@ -32,11 +33,11 @@ async def find_readable(reader: Reader, actor: Actor, conversation_id: Conversat
     return row
 
 
-async def may_read(reader: Reader, actor: Actor, conversation_id: ConversationId) -> bool:
+async def may_read(session: AsyncSession, actor: Actor, conversation_id: ConversationId) -> bool:
     """Tell whether somebody may read a conversation at this moment; for live events and deliveries."""
     if access.missing_right(actor, READING) is not None:
         return False
-    return await queries.may_read(reader.session, actor, conversation_id)
+    return await queries.may_read(session, actor, conversation_id)
 
 
 async def find_writable(

@@ -7,7 +7,7 @@ from quill.audit.service import Act
 from quill.conversations import headers, queries
 from quill.conversations.notices import READING
 from quill.conversations.queries import Row
-from quill.conversations.schemas import HIGHEST_NUMBER, OkOut, ParticipantIn, ParticipantOut
+from quill.conversations.schemas import OkOut, ParticipantIn, ParticipantOut
 from quill.conversations.service import changing, finding, wire
 from quill.conversations.visibility import about_related_patients, everything
 from quill.errors import (
@@ -76,7 +76,7 @@ async def join(unit: Unit, actor: Actor, conversation_id: ConversationId) -> Par
     """
     _check_level(unit, actor, conversation_id)
     row = None
-    if 0 < conversation_id <= HIGHEST_NUMBER:
+    if 0 < conversation_id <= queries.HIGHEST_NUMBER:
         row = await queries.find_where(unit.session, actor, conversation_id, about_related_patients(actor))
     if row is None:
         audit.record_refusal(
