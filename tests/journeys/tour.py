@@ -4,16 +4,16 @@
 """
 
 import json
-import os
 import re
-import subprocess
-import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from typer.testing import CliRunner
+
 from quill.app import create_app
+from quill.cli.commands import app
 from quill.settings import Settings
 from tests.published_api import Browser
 
@@ -23,8 +23,11 @@ SYNTHEA = ROOT.parent / "shared" / "data" / "synthea-patients.ndjson"
 INVENTED = ROOT / "tests" / "fixtures" / "patients.ndjson"
 
 PASSWORD = "correct horse battery"
-PROGRAM = (sys.executable, "-c", "from quill.cli import main; main()")
-CHEAP = {"QUILL_ARGON2_TIME_COST": "1", "QUILL_ARGON2_MEMORY_KIB": "8", "QUILL_ARGON2_PARALLELISM": "1"}
+CHEAP: dict[str, str | None] = {
+    "QUILL_ARGON2_TIME_COST": "1",
+    "QUILL_ARGON2_MEMORY_KIB": "8",
+    "QUILL_ARGON2_PARALLELISM": "1",
+}
 
 UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}")
 INSTANT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z")
@@ -42,8 +45,10 @@ class Tour:
         self.lines = [INTRODUCTION]
         self._patients = patients
         self._directory = directory
-        self._environment = {k: v for k, v in os.environ.items() if not k.startswith("QUILL_")} | CHEAP
-        self._environment["QUILL_DATA_DIR"] = str(directory)
+        self._environment: dict[str, str | None] = CHEAP | {
+            "QUILL_DATA_DIR": str(directory),
+            "QUILL_DATABASE_URL": None,
+        }
 
     def say(self, text: str) -> None:
         """Write a paragraph."""
@@ -51,13 +56,11 @@ class Tour:
 
     def run(self, *words: str, stdin: str = "") -> str:
         """Run ``quill …`` and write down what it printed."""
-        done = subprocess.run(  # noqa: S603 - our own program
-            [*PROGRAM, *words], input=stdin, capture_output=True, text=True, env=self._environment, check=False
-        )
+        done = CliRunner().invoke(app, words, input=stdin, env=self._environment)
         shown = " ".join(f'"{word}"' if " " in word else word for word in words)
         shown = shown.replace(str(self._patients), self._patients.name)
         self.lines.append(f"```console\n$ quill {shown}\n{done.stdout.strip()}\n```")
-        assert done.returncode == 0, done.stderr
+        assert done.exit_code == 0, done.output
         return done.stdout
 
     def call(self, person: "Visitor", method: str, url: str, body: Any = None, *, show: tuple[str, ...] = ()) -> Any:

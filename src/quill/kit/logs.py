@@ -5,6 +5,7 @@ because the text of an exception may quote what a patient wrote; ``where`` gives
 """
 
 import logging
+import sys
 import traceback
 from typing import Literal
 
@@ -22,7 +23,8 @@ def configure(level: Literal["debug", "info", "warning", "error"], *, as_json: b
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(number),
-        logger_factory=structlog.WriteLoggerFactory(),
+        # Standard output belongs to what a command answers; standard error is looked up anew for each line.
+        logger_factory=lambda *_: structlog.WriteLogger(sys.stderr),
         cache_logger_on_first_use=False,
     )
     logging.basicConfig(level=max(number, logging.WARNING), format="%(levelname)s %(name)s %(message)s", force=True)
