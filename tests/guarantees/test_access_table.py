@@ -312,7 +312,6 @@ TABLE = (
     Row(
         "POST /api/push/send-test",
         "401 400 400 400 400 400 400 400 400",
-        lambda world, _: Call(),
         variant="without a device",
     ),
     Row("GET /api/events", SIGNED_IN),
