@@ -35,6 +35,7 @@ from quill.edge.middleware import Edge
 from quill.events.feed import Feed
 from quill.events.routes import router as events_router
 from quill.events.service import MayReadConversation, Streaming
+from quill.external.routes import router as external_router
 from quill.health.routes import router as health_router
 from quill.health.service import HealthMonitor
 from quill.intents import service as intents
@@ -79,6 +80,7 @@ ROUTERS = (
     conversations_router,
     push_router,
     events_router,
+    external_router,
 )
 
 KINDS: Mapping[str, intents.Kind] = {

@@ -5,6 +5,7 @@ from quill.adapters.openehr import models as openehr_models
 from quill.audit import models as audit_models
 from quill.auth import models as auth_models
 from quill.conversations import models as conversation_models
+from quill.external import models as external_models
 from quill.identity import models as identity_models
 from quill.intents import models as intent_models
 from quill.kit.database import Base
@@ -20,6 +21,7 @@ __all__ = [
     "audit_models",
     "auth_models",
     "conversation_models",
+    "external_models",
     "fhir_models",
     "identity_models",
     "intent_models",

@@ -10,7 +10,15 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from quill.actor import Actor, Level
 from quill.audit import service as audit
 from quill.audit.service import Act
-from quill.errors import CompetencyMissing, LevelMissing, NotFound, PatientNotFound, QuillError, RoleMissing
+from quill.errors import (
+    CompetencyMissing,
+    LevelMissing,
+    NotFound,
+    NotOwnRecord,
+    PatientNotFound,
+    QuillError,
+    RoleMissing,
+)
 from quill.identity import service as identity
 from quill.kit.ids import PatientId, UserId
 from quill.unit import Reader
@@ -36,6 +44,7 @@ class Requirement:
         competency: a competency that must be held.
         admin_suffices: whether admins need neither the role nor the competency.
         is_clinical: whether it needs the clinical services to be switched on.
+        owner_sentence: when given, only the patient and admins may, and these are the words for everybody else inside.
     """
 
     level: Level = Level.PATIENT
@@ -44,6 +53,7 @@ class Requirement:
     competency: str | None = None
     admin_suffices: bool = False
     is_clinical: bool = False
+    owner_sentence: str | None = None
 
 
 async def find_relationship(session: AsyncSession, actor: Actor, patient_id: PatientId) -> Relationship | None:
@@ -133,6 +143,14 @@ def check_rights(
         raise refusal
 
 
+_OWNERS = frozenset({Relationship.OWN_RECORD, Relationship.ADMIN})
+
+
+def owns(relationship: Relationship | None) -> bool:
+    """Tell whether a relationship lets somebody decide who else sees the patient's record."""
+    return relationship in _OWNERS
+
+
 async def check_patient(
     reader: Reader,
     session: AsyncSession,
@@ -163,5 +181,8 @@ async def check_patient(
     if relationship is None:
         audit.record_refusal(reader, actor, Act.ACCESS_CHECK, reason="no_relationship", patient_id=patient_id)
         raise absent
+    if requirement.owner_sentence is not None and not owns(relationship):
+        audit.record_refusal(reader, actor, Act.ACCESS_CHECK, reason=NotOwnRecord.code, patient_id=patient_id)
+        raise NotOwnRecord(requirement.owner_sentence)
     check_rights(reader, actor, requirement, patient_id=patient_id)
     return relationship

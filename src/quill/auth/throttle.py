@@ -33,6 +33,9 @@ PROOFS_PER_ACCOUNT = RateLimitItemPerMinute(5, namespace="proof")
 CODES_PER_ACCOUNT = RateLimitItemPerMinute(5, namespace="totp-verify")
 REFRESHES_PER_LOGIN = RateLimitItemPerMinute(30, namespace="refresh")
 """Many tabs refresh together now and then; a program gone wild refreshes always."""
+INVITES_PER_PERSON = RateLimitItemPerHour(20, namespace="invite")
+"""Each may send a mail to a stranger."""
+ACCEPTANCES_PER_SOURCE = RateLimitItemPerMinute(10, namespace="accept-invite")
 
 IPV6_SUBSCRIBER_BITS = 64
 """One subscriber holds at least so many addresses' worth of IPv6 (RFC 6177), so they count as one source."""

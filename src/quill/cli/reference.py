@@ -130,6 +130,8 @@ def _needs(guard: object) -> str:
         parts.append(f"role {requirement.role}")
     if requirement.competency is not None:
         parts.append(f"competency {requirement.competency}")
+    if requirement.owner_sentence is not None:
+        parts.append("the patient or level admin")
     if requirement.admin_suffices:
         parts.append("(admins need neither role nor competency)")
     return ", ".join(parts) + (", CSRF token" if guard.writes else "")

@@ -13,16 +13,17 @@ QuillError
 ├── Forbidden 403                  signed in, inside the scope, not allowed
 │   ├── CsrfFailed · ForeignOrigin · ReauthenticationRequired
 │   ├── RoleMissing · CompetencyMissing · LevelMissing
-│   ├── SuperadminMissing · OwnLevel · OwnHighRiskCompetency
+│   ├── NotOwnRecord · SuperadminMissing · OwnLevel · OwnHighRiskCompetency
 │   └── NotParticipant · NotYourMessage · MayNotJoin · MayNotRemove
 ├── NotFound 404                   absent, or not yours: the same answer
 ├── Conflict 409                   the state of things refuses it
 │   ├── UsernameHeld · AlreadyMember · PatientExists · NhsNumberTaken · PatientDeactivated
 │   ├── DuplicateIdentifier            another patient holds an identifier of an imported record
 │   ├── ConversationClosed · PatientHasNoAccount · PatientAlreadyLinked · TotpAlreadyEnabled
-│   ├── JoinRequestDecided · LastSuperadmin · ExternalAccountNotLinked
+│   ├── JoinRequestDecided · InviteClosed · LastSuperadmin · ExternalAccountNotLinked
 │   └── RequestInProgress · IdempotencyKeyReused
 ├── Gone 410                       it was, and will not be again
+│   └── InviteGone
 ├── StaleEdit 412                  edited by someone else since it was read
 ├── PreconditionRequired 428       an edit that does not say which version it replaces
 ├── MethodNotAllowed 405 · BodyTooLarge 413
@@ -89,6 +90,9 @@ from quill.errors.refusals import (
     InvalidResetToken,
     InvalidToken,
     InvalidTotp,
+    InviteClosed,
+    InviteGone,
+    InviteNotFound,
     JoinRequestDecided,
     JoinRequestNotFound,
     LastSuperadmin,
@@ -104,6 +108,7 @@ from quill.errors.refusals import (
     NoRefreshToken,
     NoSubscribers,
     NoTotpSecret,
+    NotOwnRecord,
     NotParticipant,
     NotStaffLevel,
     NotYourMessage,
@@ -165,6 +170,9 @@ __all__ = [
     "InvalidResetToken",
     "InvalidToken",
     "InvalidTotp",
+    "InviteClosed",
+    "InviteGone",
+    "InviteNotFound",
     "JoinRequestDecided",
     "JoinRequestNotFound",
     "LastSuperadmin",
@@ -182,6 +190,7 @@ __all__ = [
     "NoSubscribers",
     "NoTotpSecret",
     "NotFound",
+    "NotOwnRecord",
     "NotParticipant",
     "NotStaffLevel",
     "NotYourMessage",

@@ -1,6 +1,6 @@
 """What a request may be refused for: everything below 500, one class for each reason."""
 
-from quill.errors.kinds import BadRequest, Conflict, Forbidden, NotFound, Unauthenticated, Unprocessable
+from quill.errors.kinds import BadRequest, Conflict, Forbidden, Gone, NotFound, Unauthenticated, Unprocessable
 
 
 class InvalidCredentials(BadRequest):
@@ -172,6 +172,12 @@ class LevelMissing(Forbidden):
     code, sentence = "level_missing", "Requires admin or superadmin permissions"
 
 
+class NotOwnRecord(Forbidden):
+    """Only the patient and admins decide who else sees a record."""
+
+    code, sentence = "not_own_record", "Access denied"
+
+
 class SuperadminMissing(Forbidden):
     """Admins and superadmins are a superadmin's business."""
 
@@ -274,6 +280,12 @@ class GrantNotFound(NotFound):
     code, sentence = "grant_not_found", "Active access grant not found"
 
 
+class InviteNotFound(NotFound):
+    """No such invite for this patient."""
+
+    code, sentence = "invite_not_found", "Invite not found"
+
+
 class JoinRequestNotFound(NotFound):
     """Nobody asked this organisation under this number."""
 
@@ -302,6 +314,12 @@ class JoinRequestDecided(Conflict):
     """Somebody approved or declined it already."""
 
     code, sentence = "join_request_decided", "This join request has been decided already"
+
+
+class InviteClosed(Conflict):
+    """The invite was accepted or withdrawn already."""
+
+    code, sentence = "invite_closed", "This invite was accepted or withdrawn already"
 
 
 class LastSuperadmin(Conflict):
@@ -387,3 +405,9 @@ class InvalidRecord(Unprocessable):
     """A clinical record does not meet its specification."""
 
     code, sentence = "invalid_record", "The record is not valid"
+
+
+class InviteGone(Gone):
+    """The invite was withdrawn, the access it gave was revoked, or whoever sent it may no longer give any."""
+
+    code, sentence = "invite_gone", "This invitation is no longer valid"

@@ -64,6 +64,13 @@ async def find_person(session: AsyncSession, user_id: UserId) -> Person | None:
     return _person(row) if row is not None else None
 
 
+async def find_person_by_email(session: AsyncSession, email: str) -> Person | None:
+    """Return the account with an e-mail address, case ignored, disabled ones too, or ``None`` when there is none."""
+    statement = queries.person_select().where(UserAccount.email_folded == folded(email))
+    row = (await session.execute(statement)).first()
+    return _person(row) if row is not None else None
+
+
 async def find_people(session: AsyncSession, ids: Collection[UserId]) -> dict[UserId, PersonLine]:
     """Return the accounts with these numbers, at most as many as a page holds."""
     rows = await queries.people_page(session, queries.numbered(ids), after="", limit=len(ids))

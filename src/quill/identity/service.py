@@ -12,7 +12,7 @@ from quill.actor import Actor, Level
 from quill.audit import service as audit
 from quill.audit.service import Act
 from quill.errors import EmailTaken, PatientAlreadyLinked, Unprocessable, UsernameTaken
-from quill.identity import catalogue, memberships, queries
+from quill.identity import catalogue, grants, memberships, queries
 from quill.identity.models import LONGEST_FOLDED_EMAIL, LONGEST_FOLDED_USERNAME, UserAccount, UserRole
 from quill.kit import clock
 from quill.kit.ids import LoginId, OrganisationId, PatientId, UserId
@@ -39,6 +39,10 @@ patient_organisations = queries.patient_organisations
 is_anybody_there = queries.is_anybody_there
 add_staff_membership = memberships.add_staff_membership
 add_patient_membership = memberships.add_patient_membership
+grant_access = grants.grant_access
+end_access = grants.end_access
+holds_access = grants.holds_access
+grants_page = grants.grants_page
 
 
 @dataclass(frozen=True, slots=True)

@@ -319,6 +319,45 @@ def upgrade() -> None:
         )
 
     op.create_table(
+        "external_invite",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("patient_id", sa.String(length=64), nullable=False),
+        sa.Column("email", sa.String(length=255), nullable=False),
+        sa.Column("email_folded", sa.String(length=510), nullable=False),
+        sa.Column("user_type", sa.String(length=20), nullable=False),
+        sa.Column("token_hash", sa.String(length=64), nullable=False),
+        sa.Column("invited_by_user_id", sa.Integer(), nullable=True),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("expires_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("accepted_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("accepted_by_user_id", sa.Integer(), nullable=True),
+        sa.Column("withdrawn_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("withdrawn_by_user_id", sa.Integer(), nullable=True),
+        sa.ForeignKeyConstraint(
+            ["accepted_by_user_id"],
+            ["user_account.id"],
+            name=op.f("fk_external_invite_accepted_by_user_id_user_account"),
+            ondelete="SET NULL",
+        ),
+        sa.ForeignKeyConstraint(
+            ["invited_by_user_id"],
+            ["user_account.id"],
+            name=op.f("fk_external_invite_invited_by_user_id_user_account"),
+            ondelete="SET NULL",
+        ),
+        sa.ForeignKeyConstraint(
+            ["withdrawn_by_user_id"],
+            ["user_account.id"],
+            name=op.f("fk_external_invite_withdrawn_by_user_id_user_account"),
+            ondelete="SET NULL",
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_external_invite")),
+        sa.UniqueConstraint("token_hash", name=op.f("uq_external_invite_token_hash")),
+    )
+    with op.batch_alter_table("external_invite", schema=None) as batch_op:
+        batch_op.create_index("ix_external_invite_patient_id", ["patient_id", "id"], unique=False)
+
+    op.create_table(
         "intent_claim",
         sa.Column("name", sa.String(length=200), nullable=False),
         sa.Column("intent_id", sa.String(length=36), nullable=False),
@@ -833,6 +872,10 @@ def downgrade() -> None:
         batch_op.drop_index(batch_op.f("ix_intent_claim_intent_id"))
 
     op.drop_table("intent_claim")
+    with op.batch_alter_table("external_invite", schema=None) as batch_op:
+        batch_op.drop_index("ix_external_invite_patient_id")
+
+    op.drop_table("external_invite")
     with op.batch_alter_table("external_access", schema=None) as batch_op:
         batch_op.drop_index(
             "uq_external_access_active",
