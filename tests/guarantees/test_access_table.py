@@ -14,11 +14,13 @@ import pytest
 from fastapi import FastAPI
 
 from quill.access.guards import Guard
+from quill.actor import Level
 from quill.app import create_app
 from quill.edge.middleware import SAFE_METHODS
 from quill.published import guards_of
 from tests.clinic import PASSWORD, Person
 from tests.conftest import cheap_settings
+from tests.conversations.talk import grant
 from tests.databases import Databases
 from tests.guarantees.test_routes import ROUTES
 from tests.guarantees.world import KINDS, World
@@ -129,6 +131,21 @@ def new_join_request(world: World, _person: Person) -> Call:
 
 def new_patient_member(world: World, _person: Person) -> Call:
     return Call(path={"patient_id": world.clinic.patient(world.surgery)})
+
+
+def acceptance(world: World, _person: Person) -> Call:
+    name = f"guest{world.number()}"
+    return Call(json={"token": world.new_invite()["token"], "username": name, "password": PASSWORD})
+
+
+def new_invite(world: World, _person: Person) -> Call:
+    return Call(path={"invite_id": world.new_invite()["id"]})
+
+
+def new_grant(world: World, _person: Person) -> Call:
+    guest = world.clinic.person(level=Level.EXTERNAL_HCP, profession="patient", is_signed_in=False)
+    grant(world.clinic, guest, world.patient)
+    return Call(path={"user_id": guest.id})
 
 
 TABLE = (
@@ -305,6 +322,17 @@ TABLE = (
         # Who takes no part has nothing to mark.
         "401 200 404 200 404 404 404 404 404",
     ),
+    # External access.
+    Row(
+        "POST /api/patients/{patient_id}/invite-external",
+        OWNERS,
+        named(email="guest#@example.org", user_type="external_hcp"),
+    ),
+    Row("GET /api/patients/{patient_id}/invites", OWNERS),
+    Row("DELETE /api/patients/{patient_id}/invites/{invite_id}", OWNERS, new_invite),
+    Row("POST /api/accept-invite", EVERYBODY, acceptance),
+    Row("GET /api/patients/{patient_id}/external-access", OWNERS),
+    Row("DELETE /api/patients/{patient_id}/external-access/{user_id}", OWNERS, new_grant),
     # Devices and live updates.
     Row("POST /api/push/subscribe", SIGNED_IN, device),
     Row("POST /api/push/unsubscribe", SIGNED_IN, body(endpoint="https://push.example.org/unknown")),

@@ -15,7 +15,7 @@ from quill.identity import service as identity
 from quill.kit.ids import ConversationId, PatientId, UserId
 from quill.outbox.service import LiveEvent
 from tests.clinic import Clinic, Person
-from tests.conversations.talk import Surgery, begin, external, listed_ids, revoke, surgery
+from tests.conversations.talk import Surgery, begin, external, listed_ids, surgery
 from tests.letters.desk import LETTER, letters_of
 
 COLUMNS = ("listed", "read", "letters", "letter", "write", "talk_listed", "talk", "send", "told", "told_letter")
@@ -78,7 +78,7 @@ def end_record(case: Case) -> None:
 
 
 def end_grant(case: Case) -> None:
-    revoke(case.place.clinic, case.person)
+    _done(case.admin.delete(f"/api/patients/{case.place.patient}/external-access/{case.person.id}"))
 
 
 @dataclass(frozen=True)

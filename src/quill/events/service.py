@@ -7,7 +7,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from quill.access import service as access
-from quill.access.service import Relationship, Requirement
+from quill.access.service import Requirement
 from quill.actor import Actor
 from quill.auth import service as auth
 from quill.auth.service import Authenticator
@@ -59,13 +59,11 @@ async def may_see(
     """Tell whether somebody may be told of an event at this moment.
 
     What happens in a conversation is told to those who may read it, a letter to those who may read the patient's
-    letters: the patient, external people with a grant, and staff in the patient's circle with the competency.
+    letters: whoever is tied to the patient, as the routes ask it, and may read records.
     """
     if event.conversation_id is not None:
         return await may_read_conversation(session, actor, event.conversation_id)
     relationship = await access.find_relationship(session, actor, event.patient_id)
-    if relationship in {Relationship.OWN_RECORD, Relationship.EXTERNAL_GRANT}:
-        return True
     return relationship is not None and access.missing_right(actor, _TO_READ_LETTERS) is None
 
 
