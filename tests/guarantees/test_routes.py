@@ -9,6 +9,7 @@ from quill.app import create_app
 from quill.edge.middleware import SAFE_METHODS, SECURITY_HEADERS
 from quill.published import guards_of
 from quill.settings import Settings
+from tests.clinic import Clinic
 
 
 def routes() -> list[APIRoute]:
@@ -142,3 +143,46 @@ def test_pages_of_other_sites_are_refused(client: TestClient, headers: dict[str,
 def test_a_nul_in_the_address_is_422(client: TestClient) -> None:
     assert client.get("/api/patients/a%00b").status_code == 422
     assert client.get("/api/health?x=%00").status_code == 422
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [
+        ("DELETE", "/api/patients", "GET, POST"),
+        ("PUT", "/api/patients/1", "GET, PATCH"),
+        ("PATCH", "/api/organizations/1", "GET, PUT"),
+        ("PUT", "/api/auth/login", "POST"),
+    ],
+)
+def test_a_wrong_method_is_told_every_right_one(client: TestClient, method: str, path: str, allowed: str) -> None:
+    answer = client.request(method, path)
+    assert (answer.status_code, answer.headers["allow"]) == (405, allowed)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "field"),
+    [
+        ("PUT", "/api/organizations/1/features/letters", {"enabled": 0}, "enabled"),
+        ("PUT", "/api/organizations/1/features/letters", {"enabled": "off"}, "enabled"),
+        ("POST", "/api/organizations/1/staff", {"user_id": "1"}, "user_id"),
+        ("POST", "/api/organizations/1/staff", {"user_id": True}, "user_id"),
+        ("PATCH", "/api/users/1", {"is_active": 0}, "is_active"),
+        ("PATCH", "/api/users/1", {"is_active": "no"}, "is_active"),
+        ("POST", "/api/conversations/1/participants", {"user_id": True}, "user_id"),
+        ("POST", "/api/conversations/1/participants", {"user_id": "1"}, "user_id"),
+        ("POST", "/api/conversations/1/read", {"message_id": True}, "message_id"),
+        (
+            "POST",
+            "/api/conversations",
+            {"patient_id": "1", "initial_message": "x", "include_patient_as_participant": 1},
+            "include_patient_as_participant",
+        ),
+    ],
+)
+def test_a_value_of_another_type_is_not_guessed_at(
+    clinic: Clinic, method: str, path: str, body: dict[str, object], field: str
+) -> None:
+    admin = clinic.admin()
+    answer = admin.client.request(method, path, json=body, headers=admin.csrf)
+    assert answer.status_code == 422, answer.text
+    assert [error["loc"] for error in answer.json()["errors"]] == [["body", field]]

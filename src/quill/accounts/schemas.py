@@ -4,10 +4,10 @@ import datetime
 import re
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, Field, StringConstraints
 from pydantic_core import PydanticCustomError
 
-from quill.edge.inputs import Input, OptionalLine, blank_as_absent
+from quill.edge.inputs import BlankAsAbsent, Input, OptionalLine
 
 _ADDRESS = re.compile(r"[^\s@]+@[^\s@]+")
 
@@ -39,7 +39,7 @@ class LoginIn(Input):
 
     username: Annotated[str, StringConstraints(strip_whitespace=True, max_length=150)]
     password: Password
-    totp_code: Annotated[Code | None, BeforeValidator(blank_as_absent)] = None
+    totp_code: Annotated[Code | None, BlankAsAbsent] = None
 
 
 class RegisterIn(Input):
@@ -49,7 +49,7 @@ class RegisterIn(Input):
     email: EmailAddress
     password: Password
     full_name: OptionalLine = None
-    organisation_id: Annotated[OrganisationNumber | None, BeforeValidator(blank_as_absent)] = None
+    organisation_id: Annotated[OrganisationNumber | None, BlankAsAbsent] = None
 
 
 class ForgotPasswordIn(Input):
@@ -81,7 +81,7 @@ class TotpVerifyIn(Input):
 class TotpDisableIn(Input):
     """Proof for a sign-in older than 15 minutes."""
 
-    password: Annotated[Password | None, BeforeValidator(blank_as_absent)] = None
+    password: Annotated[Password | None, BlankAsAbsent] = None
 
 
 class LoginUser(BaseModel):

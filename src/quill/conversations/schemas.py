@@ -3,10 +3,10 @@
 import datetime
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, Field, StrictBool, StringConstraints
 from pydantic_core import PydanticCustomError
 
-from quill.edge.inputs import Input, RowId, blank_as_absent
+from quill.edge.inputs import BlankAsAbsent, Input, RowNumber
 
 LONGEST_MESSAGE = 10_000
 """Characters (Unicode code points) of one message; at most four times as many bytes in UTF-8."""
@@ -19,8 +19,8 @@ HIGHEST_MESSAGE_NUMBER = 2**53 - 1
 
 Status = Literal["new", "active", "resolved", "closed"]
 # The limit stands inside: outside, it would be asked of the ``None`` that a blank becomes.
-StatusFilter = Annotated[Annotated[str, StringConstraints(max_length=20)] | None, BeforeValidator(blank_as_absent)]
-PatientFilter = Annotated[Annotated[str, StringConstraints(max_length=255)] | None, BeforeValidator(blank_as_absent)]
+StatusFilter = Annotated[Annotated[str, StringConstraints(max_length=20)] | None, BlankAsAbsent]
+PatientFilter = Annotated[Annotated[str, StringConstraints(max_length=255)] | None, BlankAsAbsent]
 
 
 def _check_not_blank(text: str) -> str:
@@ -33,10 +33,10 @@ MessageText = Annotated[
     str, StringConstraints(min_length=1, max_length=LONGEST_MESSAGE), AfterValidator(_check_not_blank)
 ]
 """Markdown, kept exactly as sent."""
-MessageNumber = Annotated[int, Field(ge=1, le=HIGHEST_MESSAGE_NUMBER)]
+MessageNumber = Annotated[int, Field(strict=True, ge=1, le=HIGHEST_MESSAGE_NUMBER)]
 SubjectLine = Annotated[
     Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=LONGEST_SUBJECT)] | None,
-    BeforeValidator(blank_as_absent),
+    BlankAsAbsent,
 ]
 
 
@@ -45,13 +45,13 @@ class ConversationIn(Input):
 
     patient_id: str = Field(min_length=1, max_length=255, description="FHIR logical id of the patient it is about.")
     subject: SubjectLine = Field(default=None, description="Subject line; blank counts as none.")
-    participant_ids: list[RowId] = Field(
+    participant_ids: list[RowNumber] = Field(
         default=[],
         max_length=MOST_PARTICIPANTS,
         description="Who else takes part; each must be allowed to access the patient. Repetitions and you are ignored.",
     )
     initial_message: MessageText = Field(description="The first message, in Markdown.")
-    include_patient_as_participant: bool = Field(
+    include_patient_as_participant: StrictBool = Field(
         default=False, description="Also add the account linked to the patient."
     )
 
@@ -72,7 +72,7 @@ class StatusIn(Input):
 class ParticipantIn(Input):
     """Somebody to add."""
 
-    user_id: RowId
+    user_id: RowNumber
     role: Literal["participant", "tagged"] = "participant"
 
 

@@ -5,8 +5,19 @@ from typing import Annotated, Any
 from fastapi import Depends, Header, Query, Request
 from fastapi.dependencies.models import Dependant
 from fastapi.exceptions import RequestValidationError
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    StringConstraints,
+    model_validator,
+)
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, PydanticCustomError
+from pydantic_core.core_schema import no_info_before_validator_function
 
 from quill.edge.problems import printable
 from quill.errors import Unprocessable
@@ -61,10 +72,27 @@ def blank_as_absent(value: object) -> object:
     return None if isinstance(value, str) and not value.strip() else value
 
 
+class _BlankAsAbsent:
+    """Takes a blank string for nothing, and says so in the published schema."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return no_info_before_validator_function(blank_as_absent, handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        published = handler(schema)
+        choices = published.pop("anyOf", None) or [published.copy()]
+        if choices == [published]:
+            published.clear()
+        return published | {"anyOf": [*choices, {"type": "string", "pattern": r"^\s*$"}]}
+
+
+BlankAsAbsent = _BlankAsAbsent()
+"""Annotation of an optional field that a browser form may send as ``""``."""
+
 Trimmed = Annotated[str, StringConstraints(strip_whitespace=True)]
 Line = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=255)]
 """One line of text, trimmed, not blank, at most 255 characters."""
-OptionalLine = Annotated[Line | None, BeforeValidator(blank_as_absent)]
+OptionalLine = Annotated[Line | None, BlankAsAbsent]
 """A line, or nothing; blank counts as nothing."""
 
 
@@ -78,7 +106,9 @@ def _refuse_boolean(value: object) -> object:
 
 
 RowId = Annotated[int, BeforeValidator(_refuse_boolean), Field(ge=0, le=LARGEST_ROW_ID)]
-"""The number of a row, in a body or a path: one the database can hold; ``true`` is not the number 1."""
+"""The number of a row in a path: one the database can hold."""
+RowNumber = Annotated[RowId, Field(strict=True)]
+"""The number of a row in a body, where ``"1"`` is a text and ``true`` is not the number 1."""
 
 
 async def refuse_unknown_query(request: Request) -> None:

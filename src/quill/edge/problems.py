@@ -5,6 +5,7 @@ from typing import Any
 import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute, iter_route_contexts
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import exc as sa_exc
 from starlette.exceptions import HTTPException
@@ -111,7 +112,21 @@ async def _on_bad_cursor(request: Request, error: Exception) -> Response:
 async def _on_http_exception(request: Request, error: HTTPException) -> Response:
     response = problem_response(_from_http_exception(error), request_id_of(request))
     response.headers.update(error.headers or {})
+    if error.status_code == 405:
+        response.headers["Allow"] = ", ".join(sorted(_methods_at(request)))
     return response
+
+
+def _methods_at(request: Request) -> set[str]:
+    """Return every method of a path; each of its routes knows its own only (RFC 9110, section 15.5.6)."""
+    routes = (context.original_route for context in iter_route_contexts(request.app.routes))
+    path = request.scope["path"]
+    return {
+        method
+        for route in routes
+        if isinstance(route, APIRoute) and route.path_regex.match(path)
+        for method in route.methods or ()
+    }
 
 
 async def _on_database_error(request: Request, error: Exception) -> Response:

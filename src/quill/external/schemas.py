@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
 from quill.accounts.schemas import EmailAddress, Password, Username
-from quill.edge.inputs import Input, blank_as_absent
+from quill.edge.inputs import BlankAsAbsent, Input
 
 
 def _empty_as_absent(value: object) -> object:
@@ -59,7 +59,7 @@ class AcceptanceIn(Input):
     """The token of the link; username and password for who has no account with that address yet."""
 
     token: Annotated[str, StringConstraints(strip_whitespace=True, max_length=512)]
-    username: Annotated[Username | None, BeforeValidator(blank_as_absent)] = None
+    username: Annotated[Username | None, BlankAsAbsent] = None
     password: Annotated[Password | None, BeforeValidator(_empty_as_absent)] = None
 
 

@@ -3,9 +3,9 @@
 import datetime
 from typing import Annotated
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StringConstraints
 
-from quill.edge.inputs import Input, Line, RowId, blank_as_absent
+from quill.edge.inputs import BlankAsAbsent, Input, Line, RowNumber
 
 TypeWord = Annotated[str, StringConstraints(strip_whitespace=True), Field(description="One of the catalogue's types.")]
 Location = Annotated[str, StringConstraints(strip_whitespace=True, max_length=500)]
@@ -16,21 +16,21 @@ class OrganisationIn(Input):
 
     name: Line
     type: TypeWord
-    location: Annotated[Location | None, BeforeValidator(blank_as_absent)] = None
+    location: Annotated[Location | None, BlankAsAbsent] = None
 
 
 class OrganisationChangeIn(Input):
     """What to change; absent or null leaves a value, a blank location clears it."""
 
     name: Line | None = None
-    type: Annotated[TypeWord | None, BeforeValidator(blank_as_absent)] = None
+    type: Annotated[TypeWord | None, BlankAsAbsent] = None
     location: Location | None = None
 
 
 class StaffIn(Input):
     """Who becomes staff."""
 
-    user_id: RowId
+    user_id: RowNumber
 
 
 class PatientIn(Input):
@@ -42,7 +42,7 @@ class PatientIn(Input):
 class FeatureIn(Input):
     """On or off."""
 
-    enabled: bool
+    enabled: StrictBool
 
 
 class _Out(BaseModel):

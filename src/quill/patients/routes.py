@@ -3,10 +3,10 @@
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Request, Response
-from pydantic import BeforeValidator, Field
+from pydantic import Field
 
 from quill.access.guards import PatientIdPath
-from quill.edge.inputs import IdempotencyKey, IfMatch, PageQuery, blank_as_absent, etag, refuse_unknown_query
+from quill.edge.inputs import BlankAsAbsent, IdempotencyKey, IfMatch, PageQuery, etag, refuse_unknown_query
 from quill.edge.problems import answers
 from quill.edge.units import ReaderDep, UnitDep
 from quill.errors import (
@@ -60,7 +60,7 @@ router = APIRouter(prefix="/api/patients", tags=["patients"], dependencies=[Depe
 STORE_ERRORS = (ClinicalServicesDisabled, FhirUnavailable, FhirRefused)
 EDIT_ERRORS = (PatientNotFound, PatientDeactivated, NhsNumberTaken, RequestInProgress, StaleEdit, InvalidRecord)
 
-OptionalQuery = Annotated[Annotated[str, Field(max_length=255)] | None, BeforeValidator(blank_as_absent)]
+OptionalQuery = Annotated[Annotated[str, Field(max_length=255)] | None, BlankAsAbsent]
 
 
 def contact_of(request: Request) -> FhirContact:
@@ -85,12 +85,8 @@ def list_request(
     search: Annotated[OptionalQuery, Query(description="Parts of a name, or a whole identifier.")] = None,
     name: Annotated[OptionalQuery, Query(description="Parts of a name; every word must be found.")] = None,
     identifier: Annotated[OptionalQuery, Query(description="`value` or `system|value`.")] = None,
-    birth_date: Annotated[
-        Date | None, BeforeValidator(blank_as_absent), Query(description="FHIR date, whole or partial.")
-    ] = None,
-    include_inactive: Annotated[
-        bool | None, BeforeValidator(blank_as_absent), Query(description="Heeded for admins only.")
-    ] = None,
+    birth_date: Annotated[Date | None, BlankAsAbsent, Query(description="FHIR date, whole or partial.")] = None,
+    include_inactive: Annotated[bool | None, BlankAsAbsent, Query(description="Heeded for admins only.")] = None,
     scope: Annotated[OptionalQuery, Query(description="`admin` shows admins every patient.")] = None,
 ) -> ListRequest:
     """Return what the caller asks the list for."""

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Required
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, StrictBool, model_validator
 from pydantic_core import PydanticCustomError
 
-from quill.edge.inputs import Input, Line, OptionalLine, blank_as_absent
+from quill.edge.inputs import BlankAsAbsent, Input, Line, OptionalLine, blank_as_absent
 from quill.kit import clock
 from quill.kit.documents import Document
 from quill.kit.ids import is_fhir_id
@@ -53,17 +53,15 @@ def _check_new_id(text: str) -> str:
     return text
 
 
-BirthDate = Annotated[Annotated[Date, AfterValidator(_check_past)] | None, BeforeValidator(blank_as_absent)]
+BirthDate = Annotated[Annotated[Date, AfterValidator(_check_past)] | None, BlankAsAbsent]
 """A FHIR date, not in the future; blank counts as absent."""
 OptionalGender = Annotated[Gender | None, BeforeValidator(_lowered)]
 """FHIR administrative gender in any case; blank counts as absent."""
 OptionalNhsNumber = Annotated[
-    Annotated[str, Field(max_length=64), AfterValidator(_normalised_number)] | None, BeforeValidator(blank_as_absent)
+    Annotated[str, Field(max_length=64), AfterValidator(_normalised_number)] | None, BlankAsAbsent
 ]
 """An NHS number, checked and without its spaces; blank counts as absent."""
-NewPatientId = Annotated[
-    Annotated[str, Field(max_length=64), AfterValidator(_check_new_id)] | None, BeforeValidator(blank_as_absent)
-]
+NewPatientId = Annotated[Annotated[str, Field(max_length=64), AfterValidator(_check_new_id)] | None, BlankAsAbsent]
 """A FHIR id that any store takes from a client; HAPI refuses those of digits alone."""
 Entries = Annotated[list[dict[str, Any]], Field(max_length=MOST_ENTRIES)] | None
 """FHIR elements, checked as part of the whole resource."""
@@ -153,7 +151,7 @@ class DemographicsIn(Input):
     communication: Entries = None
     maritalStatus: dict[str, Any] | None = None  # noqa: N815 - FHIR's word
     deceasedBoolean: StrictBool | None = None  # noqa: N815 - FHIR's word
-    deceasedDateTime: Annotated[DateTime | None, BeforeValidator(blank_as_absent)] = None  # noqa: N815 - FHIR's word
+    deceasedDateTime: Annotated[DateTime | None, BlankAsAbsent] = None  # noqa: N815 - FHIR's word
     generalPractitioner: Entries = None  # noqa: N815 - FHIR's word
 
     @model_validator(mode="after")

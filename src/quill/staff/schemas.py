@@ -4,11 +4,11 @@ import datetime
 import re
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, StringConstraints
 from pydantic_core import PydanticCustomError
 
 from quill.actor import Level
-from quill.edge.inputs import Input, blank_as_absent
+from quill.edge.inputs import BlankAsAbsent, Input
 
 _PLAUSIBLE_EMAIL = re.compile(r"[^@\s]+@[^@\s.]+(\.[^@\s.]+)*")
 
@@ -41,7 +41,7 @@ class UserIn(Input):
     """A new account; a blank username means that the name serves."""
 
     name: Name
-    username: Annotated[Username | None, BeforeValidator(blank_as_absent)] = None
+    username: Annotated[Username | None, BlankAsAbsent] = None
     email: Email
     password: Password
     base_profession: Annotated[str, StringConstraints(strip_whitespace=True, max_length=100)] = "patient"
@@ -55,18 +55,18 @@ class UserChangeIn(Input):
     """What to change; absent or null leaves a value, a blank name clears it, a list replaces the one before."""
 
     name: Name | None = None
-    username: Annotated[Username | None, BeforeValidator(blank_as_absent)] = None
+    username: Annotated[Username | None, BlankAsAbsent] = None
     email: Email | None = None
     password: Annotated[Password | None, BeforeValidator(_empty_as_absent)] = None
     base_profession: Annotated[
         Annotated[str, StringConstraints(strip_whitespace=True, max_length=100)] | None,
-        BeforeValidator(blank_as_absent),
+        BlankAsAbsent,
     ] = None
     additional_competencies: CatalogueNames | None = None
     removed_competencies: CatalogueNames | None = None
-    system_permissions: Annotated[Level | None, BeforeValidator(blank_as_absent)] = None
+    system_permissions: Annotated[Level | None, BlankAsAbsent] = None
     roles: CatalogueNames | None = None
-    is_active: bool | None = None
+    is_active: StrictBool | None = None
 
 
 class LinkIn(Input):
@@ -74,7 +74,7 @@ class LinkIn(Input):
 
     fhir_patient_id: Annotated[
         Annotated[str, StringConstraints(strip_whitespace=True, max_length=255)] | None,
-        BeforeValidator(blank_as_absent),
+        BlankAsAbsent,
     ] = None
 
 
