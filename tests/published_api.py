@@ -2,6 +2,7 @@
 
 import functools
 import re
+import threading
 from typing import Any
 
 import jsonschema_rs
@@ -13,10 +14,22 @@ UNPUBLISHED = re.compile(r"/|/api/docs(/.*)?|/api/openapi\.json")
 """Pages for people; they are not part of the API."""
 
 
+_assembling = threading.Lock()
+
+
 @functools.cache
-def _document() -> dict[str, Any]:
+def _assembled() -> dict[str, Any]:
     # Assembling an application for each kind of answer would cost more than the tests themselves.
     return published_document()
+
+
+def _document() -> dict[str, Any]:
+    """Return the document; where several threads need it first, one assembles it.
+
+    While it is assembled warnings are hidden and shown again, which two threads at once get wrong for each other.
+    """
+    with _assembling:
+        return _assembled()
 
 
 @functools.cache

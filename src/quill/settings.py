@@ -21,7 +21,9 @@ MINIMUM_SECRET_CHARACTERS = 32
 class Settings(BaseSettings):
     """What the operator decides. Reading them touches nothing but the environment."""
 
-    model_config = SettingsConfigDict(env_prefix="QUILL_", env_file=None, extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(
+        env_prefix="QUILL_", env_file=None, env_ignore_empty=True, extra="ignore", frozen=True
+    )
 
     environment: Literal["development", "production"] = Field(
         "development", description="`production` refuses missing secrets, plain http and a wildcard CORS origin."
@@ -31,8 +33,12 @@ class Settings(BaseSettings):
         None, description="PostgreSQL as `postgresql+asyncpg://user:password@host/name`; SQLite in the data directory."
     )
     database_pool_size: int = Field(10, ge=1, le=200, description="Connections a worker keeps; twice that in a burst.")
-    fhir_url: str | None = Field(None, description="Base URL of a FHIR R4 server; the embedded store when unset.")
-    openehr_url: str | None = Field(None, description="Base URL of EHRbase; the embedded store when unset.")
+    fhir_url: str | None = Field(
+        None, description="Base URL of a FHIR R4 server; refused in this version, which has the embedded store only."
+    )
+    openehr_url: str | None = Field(
+        None, description="Base URL of EHRbase; refused in this version, which has the embedded store only."
+    )
     openehr_user: str | None = Field(None, description="Basic authentication user for EHRbase.")
     openehr_password: SecretStr | None = Field(None, description="Basic authentication password for EHRbase.")
     clinical_services_enabled: bool = Field(True, description="`false` answers 503 on every clinical route.")
@@ -84,6 +90,9 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _refuse_unsafe_production(self) -> Self:
         problems = self.production_problems() if self.is_production else []
+        if self.fhir_url or self.openehr_url:
+            # Writing into the embedded stores while the operator believes in a server elsewhere would lose records.
+            problems.append("QUILL_FHIR_URL and QUILL_OPENEHR_URL: this version has the embedded stores only.")
         if self.secret_key is not None and len(self.secret_key.get_secret_value()) < MINIMUM_SECRET_CHARACTERS:
             problems.append(f"QUILL_SECRET_KEY must have at least {MINIMUM_SECRET_CHARACTERS} characters.")
         if problems:

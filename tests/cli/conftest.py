@@ -7,6 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
+
+from quill.cli.commands import app
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -22,17 +25,16 @@ def environment(data_dir: Path, **settings: str) -> dict[str, str]:
 
 @pytest.fixture
 def quill(tmp_path: Path) -> Run:
-    """Return a function that runs ``quill …`` to its end on this test's installation."""
+    """Return a function that runs ``quill …`` to its end on this test's installation.
+
+    In this process, because starting one takes a second; ``PROGRAM`` is for tests about the process itself.
+    """
 
     def run(*words: str, stdin: str = "", **settings: str) -> "subprocess.CompletedProcess[str]":
-        return subprocess.run(  # noqa: S603 - the program under test
-            [*PROGRAM, *words],
-            input=stdin,
-            capture_output=True,
-            text=True,
-            env=environment(tmp_path / "data", **settings),
-            timeout=50,
-            check=False,
-        )
+        # ``None`` unsets: what surrounds the suite must not reach the installation under test.
+        surroundings: dict[str, str | None] = {name: None for name in os.environ if name.startswith("QUILL_")}
+        wanted = {name: value for name, value in environment(tmp_path / "data", **settings).items() if "QUILL_" in name}
+        done = CliRunner().invoke(app, words, input=stdin, env=surroundings | wanted)
+        return subprocess.CompletedProcess(words, done.exit_code, done.stdout, done.stderr)
 
     return run

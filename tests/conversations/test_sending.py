@@ -1,5 +1,6 @@
 """Sending and amending messages, and what it does to a conversation."""
 
+import datetime
 import itertools
 import json
 from concurrent.futures import ThreadPoolExecutor
@@ -9,7 +10,7 @@ import pytest
 import sqlalchemy as sa
 
 from quill.conversations import service as conversations
-from quill.conversations.models import Message
+from quill.conversations.models import Conversation, Message
 from quill.outbox.models import LiveEventRow, OutboxEntry
 from quill.patients.models import PatientIndex
 from tests.clinic import Clinic, Person
@@ -246,8 +247,8 @@ def test_the_others_are_notified_without_patient_data(clinic: Clinic, place: Sur
 
 
 def test_times_grow_even_when_the_clock_stands_still(place: Surgery, talk: dict[str, Any]) -> None:
-    future = "2999-01-01 00:00:00.000000"
-    execute(place.clinic, sa.text("UPDATE conversation SET last_message_at = :at").bindparams(at=future))
+    future = datetime.datetime(2999, 1, 1, tzinfo=datetime.UTC)
+    execute(place.clinic, sa.update(Conversation).values(last_message_at=future))
     message = send(place.doctor, talk)
     assert message["created_at"] == "2999-01-01T00:00:00.000001Z"
     assert select(place.clinic, sa.select(sa.func.count()).select_from(Message))[0][0] == 2

@@ -38,9 +38,25 @@ QuillError
 ``status`` and ``code`` belong to the class, a code is never reused, and ``detail`` is one readable sentence that holds
 no patient data. ``docs/reference/errors.md`` is generated from it.
 
-The classes are written in ``kinds``, ``refusals`` and ``outages``; import them from here.
+The classes are written in ``kinds``, ``refusals``, ``absences`` and ``outages``; import them from here.
 """
 
+from quill.errors.absences import (
+    ConversationNotFound,
+    GrantNotFound,
+    InviteGone,
+    InviteNotFound,
+    JoinRequestNotFound,
+    LetterNotFound,
+    LoginNotFound,
+    MembershipNotFound,
+    MessageNotFound,
+    OrganisationNotFound,
+    ParticipantNotFound,
+    PatientNotFound,
+    PatientNotInFhir,
+    UserNotFound,
+)
 from quill.errors.kinds import (
     BadRequest,
     BodyTooLarge,
@@ -73,14 +89,12 @@ from quill.errors.refusals import (
     BadRefreshToken,
     CompetencyMissing,
     ConversationClosed,
-    ConversationNotFound,
     CsrfFailed,
     CurrentPasswordWrong,
     DuplicateIdentifier,
     EmailTaken,
     ExternalAccountNotLinked,
     ForeignOrigin,
-    GrantNotFound,
     IdempotencyKeyReused,
     InactiveUser,
     InvalidCredentials,
@@ -91,18 +105,11 @@ from quill.errors.refusals import (
     InvalidToken,
     InvalidTotp,
     InviteClosed,
-    InviteGone,
-    InviteNotFound,
     JoinRequestDecided,
-    JoinRequestNotFound,
     LastSuperadmin,
-    LetterNotFound,
     LevelMissing,
-    LoginNotFound,
     MayNotJoin,
     MayNotRemove,
-    MembershipNotFound,
-    MessageNotFound,
     MissingFields,
     NhsNumberTaken,
     NoRefreshToken,
@@ -112,20 +119,16 @@ from quill.errors.refusals import (
     NotParticipant,
     NotStaffLevel,
     NotYourMessage,
-    OrganisationNotFound,
     OrganisationTypeUnknown,
     OrganisationUnknown,
     OwnHighRiskCompetency,
     OwnLevel,
-    ParticipantNotFound,
     PasswordTooCommon,
     PasswordTooShort,
     PatientAlreadyLinked,
     PatientDeactivated,
     PatientExists,
     PatientHasNoAccount,
-    PatientNotFound,
-    PatientNotInFhir,
     PermissionLevelUnknown,
     ReauthenticationRequired,
     RequestInProgress,
@@ -135,7 +138,6 @@ from quill.errors.refusals import (
     TwoFactorRequired,
     UsernameHeld,
     UsernameTaken,
-    UserNotFound,
 )
 
 __all__ = [
