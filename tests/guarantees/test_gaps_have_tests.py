@@ -1,4 +1,4 @@
-"""Every known weakness of the first implementation has a row in ``tests/gaps.md``, and every test named there exists."""
+"""Every known weakness of the first implementation has a row in ``tests/gaps.md``, and the tests named there exist."""
 
 import ast
 import functools

@@ -152,6 +152,7 @@ def test_a_nul_in_the_address_is_422(client: TestClient) -> None:
         ("PUT", "/api/patients/1", "GET, PATCH"),
         ("PATCH", "/api/organizations/1", "GET, PUT"),
         ("PUT", "/api/auth/login", "POST"),
+        ("DELETE", "/api/patients/verify", "POST"),
     ],
 )
 def test_a_wrong_method_is_told_every_right_one(client: TestClient, method: str, path: str, allowed: str) -> None:

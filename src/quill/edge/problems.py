@@ -121,12 +121,10 @@ def _methods_at(request: Request) -> set[str]:
     """Return every method of a path; each of its routes knows its own only (RFC 9110, section 15.5.6)."""
     routes = (context.original_route for context in iter_route_contexts(request.app.routes))
     path = request.scope["path"]
-    return {
-        method
-        for route in routes
-        if isinstance(route, APIRoute) and route.path_regex.match(path)
-        for method in route.methods or ()
-    }
+    found = [route for route in routes if isinstance(route, APIRoute) and route.path_regex.match(path)]
+    # A path spelt out is not the one with a parameter that would take it too.
+    nearest = min((route.path for route in found), key=lambda template: template.count("{"), default=None)
+    return {method for route in found if route.path == nearest for method in route.methods or ()}
 
 
 async def _on_database_error(request: Request, error: Exception) -> Response:
