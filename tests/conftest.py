@@ -7,7 +7,7 @@ import pytest
 from fastapi import FastAPI
 from starlette.testclient import TestClient
 
-from quill.app import create_app
+from quill.app import build_services, create_app
 from quill.kit.database import Database
 from quill.settings import Settings
 from tests.clinic import Clinic
@@ -34,19 +34,19 @@ def sqlite_databases(tmp_path_factory: pytest.TempPathFactory) -> SqliteDatabase
 
 
 @pytest.fixture
-async def sqlite_database(tmp_path: Path, sqlite_databases: SqliteDatabases) -> AsyncIterator[Database]:
+async def sqlite_database(sqlite_databases: SqliteDatabases) -> AsyncIterator[Database]:
     """Return a migrated SQLite database, whatever the rest of the suite runs on."""
-    database = Database(sqlite_databases.fresh(tmp_path))
+    sqlite_databases.renew()
+    database = Database(sqlite_databases.url)
     yield database
     await database.dispose()
 
 
 @pytest.fixture
-def settings(tmp_path: Path, databases: Databases) -> Iterator[Settings]:
+def settings(tmp_path: Path, databases: Databases) -> Settings:
     """Return settings of a test's own clinic: a fresh migrated database, cheap password hashing."""
-    url = databases.fresh(tmp_path)
-    yield cheap_settings(tmp_path, database_url=url)
-    databases.drop(url)
+    databases.renew()
+    return cheap_settings(tmp_path, database_url=databases.url)
 
 
 def cheap_settings(data_dir: Path, **overrides: object) -> Settings:
@@ -71,9 +71,13 @@ async def database(settings: Settings) -> AsyncIterator[Database]:
 
 
 @pytest.fixture(scope="session")
-def application(tmp_path_factory: pytest.TempPathFactory) -> FastAPI:
+def application(tmp_path_factory: pytest.TempPathFactory, databases: Databases) -> FastAPI:
     """Return the application, assembled once; each test starts it anew on a database of its own."""
-    return create_app(cheap_settings(tmp_path_factory.mktemp("unused")))
+    reused = Database(databases.url)
+    return create_app(
+        cheap_settings(tmp_path_factory.mktemp("unused")),
+        open_services=lambda settings: build_services(settings, reused),
+    )
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """Fresh migrated databases for tests, in milliseconds: a copied SQLite file, or a PostgreSQL template."""
 
 import asyncio
-import itertools
 import os
 import shutil
 from pathlib import Path
@@ -20,14 +19,27 @@ POSTGRESQL_URL = os.environ.get("QUILL_TEST_DATABASE_URL")
 
 
 class Databases(Protocol):
-    """Makes databases that hold every table and no row."""
+    """Makes databases that hold every table and no row, one at a time and always under the same URL.
+
+    The URL stays the same so that the application's engine can: compiling every statement anew for each test would
+    cost more than most tests do.
+    """
+
+    @property
+    def url(self) -> str:
+        """Return where the database is."""
+        ...
+
+    def renew(self) -> None:
+        """Replace the database by a new one; nobody may be connected."""
+        ...
 
     def fresh(self, directory: Path) -> str:
-        """Return the URL of a new one."""
+        """Return the URL of another one, for tests that share a database among them."""
         ...
 
     def drop(self, url: str) -> None:
-        """Remove one."""
+        """Remove such a one."""
         ...
 
 
@@ -38,10 +50,23 @@ class SqliteDatabases:
         self._template = directory / "template.sqlite3"
         asyncio.run(_migrate(f"sqlite+aiosqlite:///{self._template}"))
 
+        self._path = directory / "quill.sqlite3"
+
+    @property
+    def url(self) -> str:
+        """Return where the database is."""
+        return f"sqlite+aiosqlite:///{self._path}"
+
+    def renew(self) -> None:
+        """Replace the file by a copy of the template; whoever still has the old one open keeps the old one."""
+        for suffix in ("", "-wal", "-shm"):
+            self._path.with_name(self._path.name + suffix).unlink(missing_ok=True)
+        shutil.copy(self._template, self._path)
+
     def fresh(self, directory: Path) -> str:
         """Return the URL of a copy in a directory."""
-        shutil.copy(self._template, directory / "quill.sqlite3")
-        return f"sqlite+aiosqlite:///{directory / 'quill.sqlite3'}"
+        shutil.copy(self._template, directory / "shared.sqlite3")
+        return f"sqlite+aiosqlite:///{directory / 'shared.sqlite3'}"
 
     def drop(self, url: str) -> None:
         """Leave it to the directory's own end."""
@@ -54,14 +79,22 @@ class PostgresqlDatabases:
     def __init__(self, url: str) -> None:
         self._admin = make_url(url)
         self._prefix = f"quill_test_{os.environ.get('PYTEST_XDIST_WORKER', 'main')}_{os.getpid()}"
-        self._numbers = itertools.count()
         self._execute(f'CREATE DATABASE "{self._prefix}"')
         asyncio.run(_migrate(self._url(self._prefix)))
 
+    @property
+    def url(self) -> str:
+        """Return where the database is."""
+        return self._url(f"{self._prefix}_test")
+
+    def renew(self) -> None:
+        """Replace the database by a copy of the template, whoever is still connected."""
+        self._execute(f'DROP DATABASE IF EXISTS "{self._prefix}_test" WITH (FORCE)')
+        self._execute(f'CREATE DATABASE "{self._prefix}_test" TEMPLATE "{self._prefix}" STRATEGY FILE_COPY')
+
     def fresh(self, directory: Path) -> str:
         """Return the URL of a copy of the template."""
-        del directory
-        name = f"{self._prefix}_{next(self._numbers)}"
+        name = f"{self._prefix}_{directory.name}"[:63]
         self._execute(f'CREATE DATABASE "{name}" TEMPLATE "{self._prefix}" STRATEGY FILE_COPY')
         return self._url(name)
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 
 import structlog
 import swagger_ui_bundle
@@ -91,15 +91,19 @@ KINDS: Mapping[str, intents.Kind] = {
 log = structlog.get_logger()
 
 
-def build_services(settings: Settings) -> Services:
+def build_services(settings: Settings, database: Database | None = None) -> Services:
     """Open the database and put the adapters behind the ports.
+
+    Args:
+        settings: which database and stores.
+        database: one that is open already, in place of the one the settings name.
 
     Raises:
         OSError: the data directory cannot be made.
     """
     if settings.database_url is None:
         settings.data_dir.mkdir(parents=True, exist_ok=True)
-    database = Database(settings.resolved_database_url, pool_size=settings.database_pool_size)
+    database = database or Database(settings.resolved_database_url, pool_size=settings.database_pool_size)
     return Services(
         settings=settings,
         database=database,
@@ -118,8 +122,8 @@ async def start_stores(services: Services) -> None:
     await letters.ensure_template(services)
 
 
-def create_app(settings: Settings) -> FastAPI:
-    """Return the whole application; it opens its database when it starts and closes it when it stops."""
+def create_app(settings: Settings, *, open_services: Callable[[Settings], Services] = build_services) -> FastAPI:
+    """Return the whole application; it opens its services when it starts and closes them when it stops."""
     app = FastAPI(
         title="Quill",
         summary="A server for clinical communication.",
@@ -133,6 +137,7 @@ def create_app(settings: Settings) -> FastAPI:
         telemetry={"tracing": False, "metrics": False, "logs": False, "operation_spans": False},
     )
     app.state.settings = settings
+    app.state.open_services = open_services
     app.state.may_read_conversation = conversations.may_read
     problems.install(app)
     for router in ROUTERS:
@@ -164,7 +169,7 @@ def create_app(settings: Settings) -> FastAPI:
 
 @contextlib.asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
-    services = build_services(app.state.settings)
+    services: Services = app.state.open_services(app.state.settings)
     app.state.services = services
     app.state.authenticator = Authenticator(services.settings)
     app.state.health = HealthMonitor(services)

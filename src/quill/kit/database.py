@@ -86,7 +86,7 @@ class Database:
             hide_parameters=True,
         )
         if self.is_sqlite:
-            _prepare_sqlite(self.engine)
+            self._writers = _Writers(self.engine)
             self._autocommit = self.engine.execution_options(**{_IS_READING: True})
         else:
             self._autocommit = self.engine.execution_options(isolation_level="AUTOCOMMIT")
@@ -120,8 +120,10 @@ class Database:
             await connection.execute(sa.text("SELECT 1"))
 
     async def dispose(self) -> None:
-        """Close every connection."""
+        """Close every connection; the next use opens new ones."""
         await self.engine.dispose()
+        if self.is_sqlite:
+            self._writers.start_anew()
 
 
 def _set_pragmas(connection: Any, _record: object) -> None:
@@ -133,29 +135,35 @@ def _set_pragmas(connection: Any, _record: object) -> None:
     cursor.close()
 
 
-def _prepare_sqlite(engine: AsyncEngine) -> None:
-    """Set what SQLite needs to be a durable, concurrent store; registered once per engine."""
-    writer_lock = asyncio.Lock()
-    event.listen(engine.sync_engine, "connect", _set_pragmas)
+class _Writers:
+    """The queue of this process's writers of one SQLite file."""
 
-    @event.listens_for(engine.sync_engine, "begin")
-    def on_begin(connection: Connection) -> None:
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._turn = asyncio.Lock()
+        event.listen(engine.sync_engine, "connect", _set_pragmas)
+        event.listen(engine.sync_engine, "begin", self._begin)
+        # The turn ends only after the database has really ended the transaction: the commit and rollback events fire
+        # before the driver acts, so the release waits for the connection's return to the pool.
+        event.listen(engine.sync_engine.pool, "checkin", self._release)
+        event.listen(engine.sync_engine.pool, "invalidate", self._release)
+
+    def start_anew(self) -> None:
+        """Forget the queue, once nobody is connected any more; the next event loop brings its own."""
+        self._turn = asyncio.Lock()
+
+    def _begin(self, connection: Connection) -> None:
         if connection.get_execution_options().get(_IS_READING):
             return
-        await_only(writer_lock.acquire())
+        await_only(self._turn.acquire())
         try:
             # Taking the write lock now, not at the first write, is what makes reading and then writing safe.
             connection.exec_driver_sql("BEGIN IMMEDIATE")
         except BaseException:
-            writer_lock.release()
+            self._turn.release()
             raise
-        connection.info[_HOLDS_WRITER_LOCK] = True
+        connection.info[_HOLDS_WRITER_LOCK] = self._turn
 
-    # The lock goes back only after the database has really ended the transaction: the commit and rollback events
-    # fire before the driver acts, so the release waits for the connection's return to the pool.
-    def release(_connection: object, record: Any, _error: object = None) -> None:
-        if record.info.pop(_HOLDS_WRITER_LOCK, False):
-            writer_lock.release()
-
-    event.listen(engine.sync_engine.pool, "checkin", release)
-    event.listen(engine.sync_engine.pool, "invalidate", release)
+    def _release(self, _connection: object, record: Any, _error: object = None) -> None:
+        turn: asyncio.Lock | None = record.info.pop(_HOLDS_WRITER_LOCK, None)
+        if turn is not None:
+            turn.release()
