@@ -111,3 +111,48 @@ def test_generated_secret_is_private(quill: Run, tmp_path: Path) -> None:
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     path.chmod(0o644)
     assert "chmod 600" in quill("doctor").stdout
+
+
+def test_demo_fills_an_empty_clinic_once_and_its_projection_can_be_rebuilt(quill: Run) -> None:
+    quill("migrate")
+    filled = quill("demo", "--patients", "7", "--conversations", "3", "--messages", "9", "--json")
+    assert filled.returncode == 0, filled.stderr
+    accounts = {account["username"]: account for account in json.loads(filled.stdout)["accounts"]}
+    assert accounts["dr.osei"]["permission"] == "staff"
+    again = quill("demo")
+    assert again.returncode == 1
+    assert "not empty" in again.stderr
+    rebuilt = quill("rebuild-projection")
+    assert rebuilt.stdout.strip() == "3 conversations, 9 messages; 0 records ignored."
+
+
+def test_import_refuses_bad_lines_one_by_one_and_takes_the_rest(quill: Run, tmp_path: Path) -> None:
+    quill("migrate")
+    quill("create-organisation", "--name", "Riverside Surgery", "--type", "gp_practice")
+    good = {"resourceType": "Patient", "id": "one", "name": [{"family": "Secretname"}]}
+    lines = [
+        json.dumps(good),
+        '{"resourceType": "Patient", ',
+        json.dumps({"resourceType": "Observation", "id": "x"}),
+        json.dumps(good | {"id": "two", "gender": "X"}),
+        json.dumps(good | {"id": "three", "birthDate": "1980-02-30"}),
+        json.dumps(good | {"id": "one", "name": [{"family": "Other"}]}),
+        json.dumps(good | {"id": "four"}),
+    ]
+    file = tmp_path / "patients.ndjson"
+    file.write_text("\n".join(lines))
+    imported = quill("import-patients", str(file), "--organisation", "Riverside Surgery")
+    assert imported.returncode == 1
+    assert "7 read: 2 imported, 0 updated, 0 unchanged, 5 refused." in imported.stdout
+    assert [line.split(":")[0] for line in imported.stdout.splitlines()[:5]] == [f"line {n}" for n in (2, 3, 4, 5, 6)]
+    assert "Secretname" not in imported.stdout + imported.stderr
+    again = quill("import-patients", str(file), "--organisation", "Riverside Surgery")
+    assert "7 read: 0 imported, 0 updated, 2 unchanged, 5 refused." in again.stdout
+
+
+def test_import_needs_a_file_and_an_organisation_that_are_there(quill: Run, tmp_path: Path) -> None:
+    quill("migrate")
+    assert "There is no file" in quill("import-patients", "nowhere.ndjson", "--organisation", "x").stderr
+    file = tmp_path / "empty.ndjson"
+    file.write_text("")
+    assert "no organisation called" in quill("import-patients", str(file), "--organisation", "Nowhere").stderr

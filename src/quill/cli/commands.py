@@ -107,6 +107,14 @@ def import_patients(
 
 
 @app.command()
+def rebuild_projection() -> None:
+    """Make the conversations' tables anew from the FHIR store alone."""
+    from quill.cli import projection
+
+    projection.rebuild()
+
+
+@app.command()
 def openapi(
     file: Annotated[Path | None, typer.Argument(help="Where to write it; standard output when left out.")] = None,
     check: Annotated[Path | None, typer.Option(help="Only tell whether this file is up to date.")] = None,
