@@ -121,8 +121,12 @@ def beginning(world: World, _person: Person) -> Call:
     return Call(json={"patient_id": world.patient, "initial_message": "How is the hip?"})
 
 
-def device(world: World, _person: Person) -> Call:
-    return Call(json=Device(f"http://127.0.0.1:1/{world.number()}").subscription)
+ENDPOINT = "http://127.0.0.1:1/device"
+
+
+def no_device(_world: World, person: Person) -> Call:
+    person.post("/api/push/unsubscribe", {"endpoint": ENDPOINT})
+    return Call()
 
 
 def new_join_request(world: World, _person: Person) -> Call:
@@ -334,12 +338,13 @@ TABLE = (
     Row("GET /api/patients/{patient_id}/external-access", OWNERS),
     Row("DELETE /api/patients/{patient_id}/external-access/{user_id}", OWNERS, new_grant),
     # Devices and live updates.
-    Row("POST /api/push/subscribe", SIGNED_IN, device),
+    Row("POST /api/push/subscribe", SIGNED_IN, lambda _world, _person: Call(json=Device(ENDPOINT).subscription)),
     Row("POST /api/push/unsubscribe", SIGNED_IN, body(endpoint="https://push.example.org/unknown")),
     Row("GET /api/push/vapid-public-key", SIGNED_IN),
     Row(
         "POST /api/push/send-test",
         "401 400 400 400 400 400 400 400 400",
+        no_device,
         variant="without a device",
     ),
     Row("GET /api/events", SIGNED_IN),
