@@ -23,4 +23,6 @@ def rebuild() -> None:
         rebuilt = run(work)
     except QuillError as error:
         raise fail(error.detail) from None
-    typer.echo(f"{rebuilt.conversations} conversations, {rebuilt.messages} messages; {rebuilt.ignored} records ignored.")
+    typer.echo(
+        f"{rebuilt.conversations} conversations, {rebuilt.messages} messages; {rebuilt.ignored} records ignored."
+    )
