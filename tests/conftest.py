@@ -1,5 +1,6 @@
 """What every test may use: a migrated database of its own, the whole application, and people who are signed in."""
 
+import secrets
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -7,12 +8,16 @@ import pytest
 from fastapi import FastAPI
 from starlette.testclient import TestClient
 
+from quill.adapters.push.vapid import new_private_key
 from quill.app import build_services, create_app
 from quill.kit.database import Database
 from quill.settings import Settings
 from tests.clinic import Clinic
-from tests.databases import Databases, SqliteDatabases, make_databases
+from tests.databases import Databases, SqliteDatabases, directory_for_files, make_databases
 from tests.published_api import Browser
+
+SECRET_KEY = secrets.token_urlsafe(48)
+VAPID_PRIVATE_KEY = new_private_key()
 
 
 @pytest.fixture
@@ -24,13 +29,13 @@ def anyio_backend() -> str:
 @pytest.fixture(scope="session")
 def databases(tmp_path_factory: pytest.TempPathFactory) -> Databases:
     """Return what makes migrated databases, on SQLite or on the PostgreSQL this run is given."""
-    return make_databases(tmp_path_factory.mktemp("databases"))
+    return make_databases(directory_for_files(tmp_path_factory, "databases"))
 
 
 @pytest.fixture(scope="session")
 def sqlite_databases(tmp_path_factory: pytest.TempPathFactory) -> SqliteDatabases:
     """Return what makes migrated SQLite files, for tests about SQLite itself."""
-    return SqliteDatabases(tmp_path_factory.mktemp("sqlite"))
+    return SqliteDatabases(directory_for_files(tmp_path_factory, "sqlite"))
 
 
 @pytest.fixture
@@ -58,6 +63,9 @@ def cheap_settings(data_dir: Path, **overrides: object) -> Settings:
         "argon2_parallelism": 1,
         "public_url": "http://testserver",
         "log_level": "error",
+        # Made once: writing secrets to disk for each test is not what tests are about either.
+        "secret_key": SECRET_KEY,
+        "vapid_private_key": VAPID_PRIVATE_KEY,
     }
     return Settings.model_validate(values | overrides)
 

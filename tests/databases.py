@@ -1,17 +1,22 @@
 """Fresh migrated databases for tests, in milliseconds: a copied SQLite file, or a PostgreSQL template."""
 
 import asyncio
+import atexit
 import os
 import shutil
+import tempfile
 from pathlib import Path
 from typing import Protocol
 
+import pytest
 import sqlalchemy as sa
 from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
+from quill.adapters.openehr.embedded import EmbeddedOpenEhrStore
 from quill.kit.database import Database
+from quill.letters.composition import TEMPLATE_ID, operational_template
 from quill.migrations import runner
 
 POSTGRESQL_URL = os.environ.get("QUILL_TEST_DATABASE_URL")
@@ -118,7 +123,24 @@ class PostgresqlDatabases:
 async def _migrate(url: str) -> None:
     database = Database(url)
     await runner.upgrade(database)
+    async with database.writing() as session:
+        # Every start makes sure of the letter's template; the first has nothing to compare with and takes longest.
+        await EmbeddedOpenEhrStore(session).ensure_template(TEMPLATE_ID, operational_template())
     await database.dispose()
+
+
+def directory_for_files(factory: pytest.TempPathFactory, name: str) -> Path:
+    """Return a directory for database files: in memory where the system has such a place, so that commits cost little.
+
+    What a commit survives is not what these tests can show; ``tests/cli`` uses a real disk.
+    """
+    made = factory.mktemp(name)
+    memory = Path("/dev/shm")  # noqa: S108 - made unique below, and removed with the link to it
+    if not (memory.is_dir() and os.access(memory, os.W_OK)):
+        return made
+    directory = Path(tempfile.mkdtemp(prefix="quill-test-", dir=memory))
+    atexit.register(shutil.rmtree, directory, ignore_errors=True)
+    return directory
 
 
 def make_databases(directory: Path) -> Databases:

@@ -355,7 +355,8 @@ def test_browser_left_with_its_refresh_cookie_alone_signs_out_by_refreshing_firs
     clinic: Clinic, later: time_machine.Traveller
 ) -> None:
     """gap: … and leaves the refresh cookie in place. Clients answer a 401 with one refresh and one more try."""
-    person = clinic.person()
+    person = clinic.person(is_signed_in=False)
+    person.sign_in()
     later.shift(QUARTER_OF_AN_HOUR + 1)
     assert told(person.post("/api/auth/logout")) == (401, "Not authenticated")
     assert person.client.post("/api/auth/refresh").status_code == 200

@@ -1,5 +1,6 @@
 """Letters when the openEHR store is elsewhere, away, or wrong: nothing is lost, doubled or taken for absent."""
 
+import asyncio
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,13 @@ from quill import app
 from quill.errors import InvalidRecord, OpenEhrRefused, OpenEhrUnavailable, QuillError
 from quill.identity import service as identity
 from quill.intents.models import Intent
+from quill.kit.database import Database
 from quill.kit.ids import PatientId, UserId
 from quill.letters import service as letters
 from quill.letters.composition import TEMPLATE_ID
 from quill.letters.service import LetterDraft, LetterPath
 from quill.settings import Settings
-from quill.unit import RequestFacts, Unit, open_unit
+from quill.unit import RequestFacts, Services, Unit, open_unit
 from tests.clinic import Clinic, Person
 from tests.conftest import cheap_settings
 from tests.letters.desk import LETTER, letters_of, put_elsewhere, sweep, trail, uids, use
@@ -250,19 +252,28 @@ def test_template_is_there_once_the_program_has_started(clinic: Clinic) -> None:
     assert clinic.in_unit(known) == [TEMPLATE_ID]
 
 
+async def forget_templates(settings: Settings) -> None:
+    database = Database(settings.resolved_database_url)
+    async with database.writing() as session:
+        await session.execute(sa.text("DELETE FROM openehr_template"))
+    await database.dispose()
+
+
 def test_program_starts_without_the_store_and_teaches_it_later(
     monkeypatch: pytest.MonkeyPatch, settings: Settings
 ) -> None:
     line = Line()
     line.cut(OpenEhrUnavailable)
-    build_services = app.build_services
-    monkeypatch.setattr(app, "build_services", lambda own: with_remote_openehr(build_services(own), line))
     monkeypatch.setattr(app, "TEMPLATE_RETRY_SECONDS", 0.01)
+    asyncio.run(forget_templates(settings))
+
+    def open_services(own: Settings) -> Services:
+        return with_remote_openehr(app.build_services(own), line)
 
     async def known(unit: Unit) -> list[str]:
         return await unit.openehr.list_templates()
 
-    with TestClient(app.create_app(settings), raise_server_exceptions=False) as late:
+    with TestClient(app.create_app(settings, open_services=open_services), raise_server_exceptions=False) as late:
         while not line.count("ensure_template"):
             assert late.get("/api/health/live").status_code == 200
         line.mend()

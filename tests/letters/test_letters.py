@@ -356,7 +356,6 @@ def test_letter_of_another_patient_is_not_found(clinic: Clinic, surgery: int, do
         UNKNOWN_UID,
         UNKNOWN_ID,
         "nothing",
-        "..",
         "%2e%2e%2f%2e%2e",
         f"{UNKNOWN_UID}::9",
         f"{UNKNOWN_UID}%3Fx=1",

@@ -10,6 +10,7 @@ from starlette.testclient import TestClient
 from quill.app import create_app
 from quill.kit import clock
 from quill.push.service import MAXIMUM_DEVICES
+from quill.settings import Settings
 from tests.clinic import Clinic, Person
 from tests.push.conftest import Browser, PushService, decoded
 
@@ -176,7 +177,11 @@ class TestVapidKey:
         assert (len(point), point[0]) == (65, 4)
         assert clinic.person().get("/api/push/vapid-public-key").json() == answer.json()
         assert client.get("/api/push/vapid-public-key").status_code == 401
-        assert (clinic.services.settings.data_dir / "vapid.key").stat().st_mode & 0o777 == 0o600
+
+    def test_generated_key_is_private(self, settings: Settings) -> None:
+        unset = settings.model_copy(update={"vapid_private_key": None})
+        with TestClient(create_app(unset)):
+            assert (unset.data_dir / "vapid.key").stat().st_mode & 0o777 == 0o600
 
 
 class TestSendTest:
