@@ -61,6 +61,7 @@ from quill.staff.routes import router as staff_router
 from quill.unit import Services
 
 SWEEP_SECONDS = 5.0
+SWEEP_AFTER_START_SECONDS = 0.5
 TEMPLATE_RETRY_SECONDS = 5.0
 
 DOCS_CONTENT_POLICY = (
@@ -242,6 +243,8 @@ def _may_notify(may_read: MayReadConversation) -> MayNotify:
 
 
 async def _sweep_for_ever(services: Services) -> None:
+    # Whoever waits for the program to come up goes first; what a crash left has waited longer than this already.
+    await asyncio.sleep(SWEEP_AFTER_START_SECONDS)
     while True:
         try:
             await finish_turn(intents.sweep(services, KINDS))

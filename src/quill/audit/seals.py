@@ -170,8 +170,8 @@ async def run_sealer(database: Database, anchor_file: Path | None, interval_seco
     sealer = Sealer(database, anchor_file)
     try:
         while True:
-            await finish_turn(_seal_or_log(sealer))
             await anyio.sleep(interval_seconds)
+            await finish_turn(_seal_or_log(sealer))
     finally:
         with anyio.move_on_after(SHUTDOWN_SECONDS, shield=True) as scope:
             await _seal_or_log(sealer)
