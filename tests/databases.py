@@ -95,12 +95,12 @@ class PostgresqlDatabases:
     def renew(self) -> None:
         """Replace the database by a copy of the template, whoever is still connected."""
         self._execute(f'DROP DATABASE IF EXISTS "{self._prefix}_test" WITH (FORCE)')
-        self._execute(f'CREATE DATABASE "{self._prefix}_test" TEMPLATE "{self._prefix}" STRATEGY FILE_COPY')
+        self._execute(f'CREATE DATABASE "{self._prefix}_test" TEMPLATE "{self._prefix}"')
 
     def fresh(self, directory: Path) -> str:
         """Return the URL of a copy of the template."""
         name = f"{self._prefix}_{directory.name}"[:63]
-        self._execute(f'CREATE DATABASE "{name}" TEMPLATE "{self._prefix}" STRATEGY FILE_COPY')
+        self._execute(f'CREATE DATABASE "{name}" TEMPLATE "{self._prefix}"')
         return self._url(name)
 
     def drop(self, url: str) -> None:

@@ -87,8 +87,9 @@ def test_everything_but_the_read_markers_comes_back(place: Surgery) -> None:
     assert (rebuilt.conversations, rebuilt.messages, rebuilt.ignored) == (rows[0], rows[2], 0)
     assert answers(*people) == before
     talk = begin(place.doctor, place.patient)
-    assert talk["id"] == rows[0] + 1, "numbers go on where they were"
-    assert talk["messages"][0]["id"] == rows[2] + 1
+    # PostgreSQL's sequences may leave a number out; none is given twice.
+    assert talk["id"] > rows[0], "numbers go on where they were"
+    assert talk["messages"][0]["id"] > rows[2]
 
 
 def test_rebuilding_keeps_how_far_people_have_read(place: Surgery) -> None:
