@@ -13,12 +13,12 @@ COMPILE := uv pip compile pyproject.toml --universal --python-version 3.11 --gen
 	--no-emit-index-url --no-emit-find-links --no-annotate --custom-compile-command "make lock"
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check fix test-live revision openapi reference bench lock clean
+.PHONY: help run test test-thorough check fix test-live revision openapi reference bench lock clean
 
 help:
 	@awk 'BEGIN {FS = ":.*## "} \
 		/^##@ / {printf "\n%s\n", substr($$0, 5)} \
-		/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+		/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
 
 ##@ Use
@@ -27,8 +27,11 @@ run: .venv/.run-stamp ## serve a demo clinic on http://127.0.0.1:8000 (HOST=, PO
 	@exec $(BIN)/quill serve --demo --host $(HOST) --port $(PORT)
 
 ##@ Change
-test: .venv/.dev-stamp ## run the whole suite, in parallel, in random order, network blocked (ARGS=)
-	$(BIN)/pytest -n auto $(ARGS)
+test: .venv/.dev-stamp ## run the suite, in parallel, in random order, network blocked (ARGS=)
+	$(BIN)/pytest -n auto -m "not thorough" $(ARGS)
+
+test-thorough: .venv/.dev-stamp ## call every operation with generated input (QUILL_SCHEMATHESIS_EXAMPLES=50 for a campaign)
+	$(BIN)/pytest -n auto -m thorough $(ARGS)
 
 check: .venv/.dev-stamp ## everything CI checks besides tests: format, lint, types, layers, migrations, documents
 	$(BIN)/ruff format --check

@@ -32,6 +32,8 @@ from tests.databases import Databases
 from tests.guarantees.world import World
 from tests.published_api import Browser
 
+pytestmark = pytest.mark.thorough
+
 EXAMPLES = int(os.environ.get("QUILL_SCHEMATHESIS_EXAMPLES", "0"))
 IS_CAMPAIGN = EXAMPLES > 0
 ROLES = ("staff", "patient", "admin", "anonymous") if IS_CAMPAIGN else ("whoever may",)
