@@ -28,7 +28,7 @@ run: .venv/.run-stamp ## serve a demo clinic on http://127.0.0.1:8000 (HOST=, PO
 
 ##@ Change
 test: .venv/.dev-stamp ## run the suite, in parallel, in random order, network blocked (ARGS=)
-	$(BIN)/pytest -n auto -m "not thorough" $(ARGS)
+	$(BIN)/pytest -n auto --dist worksteal -m "not thorough" $(ARGS)
 
 test-thorough: .venv/.dev-stamp ## call every operation with generated input (QUILL_SCHEMATHESIS_EXAMPLES=50 for a campaign)
 	$(BIN)/pytest -n auto -m thorough $(ARGS)

@@ -1,5 +1,6 @@
 """What every test may use: a migrated database of its own, the whole application, and people who are signed in."""
 
+import gc
 import secrets
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -15,6 +16,10 @@ from quill.settings import Settings
 from tests.clinic import Clinic
 from tests.databases import Databases, SqliteDatabases, directory_for_files, make_databases
 from tests.published_api import Browser
+
+# An application of a hundred routes is much to look through for every few hundred new objects.
+gc.freeze()
+gc.set_threshold(100_000, 50, 100)
 
 SECRET_KEY = secrets.token_urlsafe(48)
 VAPID_PRIVATE_KEY = new_private_key()
