@@ -180,7 +180,7 @@ async def test_the_sealer_survives_trouble_and_seals_once_more_at_the_end(
     task = asyncio.create_task(run_sealer(database, anchor_file, interval_seconds=0.01))
     await asyncio.sleep(0.1)
     assert not task.done()
-    assert "audit_sealing_failed" in capsys.readouterr().out
+    assert "audit_sealing_failed" in "".join(capsys.readouterr())
     await meddle(database, "ALTER TABLE hidden RENAME TO audit_seal")
     await asyncio.wait_for(wait_until_sealed(database, 3), timeout=10)
     task.cancel()
