@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 
 import structlog
 import swagger_ui_bundle
-from fastapi import APIRouter, Depends, FastAPI, Request
+from fastapi import APIRouter, Depends, FastAPI
 from fastapi.openapi.docs import get_swagger_ui_html
 from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.middleware.body_limit import RequestBodyLimitMiddleware
@@ -273,8 +273,7 @@ def _add_interactive_pages(app: FastAPI) -> None:
         return RedirectResponse("/api/docs")
 
     @router.get("/api/docs")
-    async def interactive_docs(request: Request) -> HTMLResponse:
-        del request
+    async def interactive_docs() -> HTMLResponse:
         page = get_swagger_ui_html(
             openapi_url="/api/openapi.json",
             title="Quill API",
