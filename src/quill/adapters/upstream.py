@@ -27,8 +27,8 @@ FIRST_PAUSE_SECONDS = 0.1
 LONGEST_PAUSE_SECONDS = 1.0
 LONGEST_RETRY_AFTER_SECONDS = 120
 KEPT_SECONDS = 10.0
-"""How long an idle connection is kept: less than the services keep theirs (20 s and more), so that none is used which the
-other side is just closing."""
+"""How long an idle connection is kept: less than the services keep theirs (20 s and more), so that none is used while
+the other side is closing it."""
 LARGEST_ANSWER_BYTES = 64 * 1024 * 1024
 """More than any page of records; a service gone wild must not fill our memory."""
 
