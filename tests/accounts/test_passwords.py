@@ -306,3 +306,11 @@ def test_malformed_bodies_are_refused_and_change_nothing(clinic: Clinic) -> None
         assert answer.status_code == 422, (path, body)
         assert PASSWORD not in answer.text
     assert elsewhere(clinic, person).sign_in().status_code == 200
+
+
+def test_spaces_do_not_get_a_text_past_its_limit(client: TestClient) -> None:
+    """The published limit is of the text as it is sent, and trimming comes after."""
+    padded = "somebody@example.org" + " " * 250
+    answer = client.post("/api/auth/forgot-password", json={"email": padded})
+    assert answer.status_code == 422
+    assert answer.json()["errors"][0]["type"] == "string_too_long"

@@ -441,3 +441,13 @@ def test_names_are_the_full_name_or_the_username_everywhere(place: Surgery) -> N
     assert [[person["display_name"] for person in people] for people in shown] == [expected] * len(shown)
     assert made["messages"][0]["sender_display_name"] == "Dr Ada Hart"
     assert made["messages"][0]["sender_username"] == place.doctor.username
+
+
+def test_query_parameter_given_twice_is_422(clinic: Clinic) -> None:
+    """One of the two would be passed over, and nobody could tell which."""
+    gp = clinic.clinician(clinic.organisation())
+    answer = gp.get("/api/conversations?status=new&status=closed")
+    assert answer.status_code == 422
+    assert answer.json()["errors"] == [
+        {"loc": ["query", "status"], "msg": "Query parameter given more than once", "type": "repeated"}
+    ]

@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import AfterValidator, BaseModel, Field, StringConstraints
 from pydantic_core import PydanticCustomError
 
-from quill.edge.inputs import BlankAsAbsent, Input, OptionalLine
+from quill.edge.inputs import BlankAsAbsent, Input, OptionalLine, Trimmed
 
 _ADDRESS = re.compile(r"[^\s@]+@[^\s@]+")
 
@@ -26,9 +26,9 @@ def _check_address(address: str) -> str:
 
 
 Password = Annotated[str, StringConstraints(max_length=128)]
-Username = Annotated[str, StringConstraints(strip_whitespace=True, max_length=150), AfterValidator(_check_username)]
-EmailAddress = Annotated[str, StringConstraints(strip_whitespace=True, max_length=255), AfterValidator(_check_address)]
-Code = Annotated[str, StringConstraints(strip_whitespace=True, max_length=32)]
+Username = Annotated[str, Trimmed(150), AfterValidator(_check_username)]
+EmailAddress = Annotated[str, Trimmed(255), AfterValidator(_check_address)]
+Code = Annotated[str, Trimmed(32)]
 
 OrganisationNumber = Annotated[int, Field(ge=-(2**31), lt=2**31)]
 """A number the database can compare with; whether an organisation has it, the service says."""
@@ -37,7 +37,7 @@ OrganisationNumber = Annotated[int, Field(ge=-(2**31), lt=2**31)]
 class LoginIn(Input):
     """Username, password and, where two-factor sign-in is on, a code of the app or a recovery code."""
 
-    username: Annotated[str, StringConstraints(strip_whitespace=True, max_length=150)]
+    username: Annotated[str, Trimmed(150)]
     password: Password
     totp_code: Annotated[Code | None, BlankAsAbsent] = None
 
@@ -55,13 +55,13 @@ class RegisterIn(Input):
 class ForgotPasswordIn(Input):
     """The address to send a link to."""
 
-    email: Annotated[str, StringConstraints(strip_whitespace=True, max_length=255)]
+    email: Annotated[str, Trimmed(255)]
 
 
 class ResetPasswordIn(Input):
     """The token of the link, and the new password."""
 
-    token: Annotated[str, StringConstraints(strip_whitespace=True, max_length=512)]
+    token: Annotated[str, Trimmed(512)]
     new_password: Password
 
 

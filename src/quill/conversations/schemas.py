@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, Field, StrictBool, StringConstraints
 from pydantic_core import PydanticCustomError
 
-from quill.edge.inputs import BlankAsAbsent, Input, RowNumber
+from quill.edge.inputs import BlankAsAbsent, Input, RowNumber, Trimmed
 
 LONGEST_MESSAGE = 10_000
 """Characters (Unicode code points) of one message; at most four times as many bytes in UTF-8."""
@@ -35,7 +35,7 @@ MessageText = Annotated[
 """Markdown, kept exactly as sent."""
 MessageNumber = Annotated[int, Field(strict=True, ge=1, le=HIGHEST_MESSAGE_NUMBER)]
 SubjectLine = Annotated[
-    Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=LONGEST_SUBJECT)] | None,
+    Annotated[str, Trimmed(LONGEST_SUBJECT, shortest=1)] | None,
     BlankAsAbsent,
 ]
 

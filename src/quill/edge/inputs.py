@@ -1,5 +1,6 @@
 """Rules for what comes in: unknown fields and query parameters are refused, text holds nothing a store cannot keep."""
 
+from collections import Counter
 from typing import Annotated, Any
 
 from fastapi import Depends, Header, Query, Request
@@ -12,12 +13,11 @@ from pydantic import (
     Field,
     GetCoreSchemaHandler,
     GetJsonSchemaHandler,
-    StringConstraints,
     model_validator,
 )
 from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import CoreSchema, PydanticCustomError
-from pydantic_core.core_schema import no_info_before_validator_function
+from pydantic_core import CoreSchema, PydanticCustomError, PydanticKnownError
+from pydantic_core.core_schema import no_info_before_validator_function, str_schema
 
 from quill.edge.problems import printable
 from quill.errors import Unprocessable
@@ -89,8 +89,31 @@ class _BlankAsAbsent:
 BlankAsAbsent = _BlankAsAbsent()
 """Annotation of an optional field that a browser form may send as ``""``."""
 
-Trimmed = Annotated[str, StringConstraints(strip_whitespace=True)]
-Line = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=255)]
+
+class Trimmed:
+    """Annotation of a text that is trimmed; its length is limited as it was sent, so spaces count until they are gone.
+
+    Args:
+        longest: characters it may have, as sent.
+        shortest: characters it must have, trimmed.
+    """
+
+    def __init__(self, longest: int, *, shortest: int = 0) -> None:
+        self._longest = longest
+        self._shortest = shortest
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        del source, handler
+        text = str_schema(strip_whitespace=True, max_length=self._longest, min_length=self._shortest or None)
+        return no_info_before_validator_function(self._check_as_sent, text)
+
+    def _check_as_sent(self, value: object) -> object:
+        if isinstance(value, str) and len(value) > self._longest:
+            raise PydanticKnownError("string_too_long", {"max_length": self._longest})
+        return value
+
+
+Line = Annotated[str, Trimmed(255, shortest=1)]
 """One line of text, trimmed, not blank, at most 255 characters."""
 OptionalLine = Annotated[Line | None, BlankAsAbsent]
 """A line, or nothing; blank counts as nothing."""
@@ -112,7 +135,9 @@ RowNumber = Annotated[RowId, Field(strict=True)]
 
 
 async def refuse_unknown_query(request: Request) -> None:
-    """Refuse a query parameter the route does not know, which is most often a misspelt filter.
+    """Refuse a query parameter the route does not know, which is most often a misspelt filter, or one given twice.
+
+    No parameter of ours is a list, so of two values one would be passed over in silence.
 
     Raises:
         RequestValidationError: 422, naming the parameter.
@@ -120,14 +145,21 @@ async def refuse_unknown_query(request: Request) -> None:
     if not request.query_params:
         return
     known = _known_query(request.scope["route"].dependant)
-    unknown = [name for name in request.query_params if name not in known]
-    if unknown:
-        raise RequestValidationError(
-            [
-                {"loc": ("query", printable(name)), "msg": "Unknown query parameter", "type": "extra_forbidden"}
-                for name in unknown
-            ]
-        )
+    given = Counter(name for name, _ in request.query_params.multi_items())
+    problems = [
+        _query_problem(name, "Unknown query parameter", "extra_forbidden") for name in given if name not in known
+    ]
+    problems += [
+        _query_problem(name, "Query parameter given more than once", "repeated")
+        for name, count in given.items()
+        if name in known and count > 1
+    ]
+    if problems:
+        raise RequestValidationError(problems)
+
+
+def _query_problem(name: str, message: str, kind: str) -> dict[str, Any]:
+    return {"loc": ("query", printable(name)), "msg": message, "type": kind}
 
 
 def _known_query(dependant: Dependant) -> set[str]:

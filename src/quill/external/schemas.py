@@ -3,10 +3,10 @@
 import datetime
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from quill.accounts.schemas import EmailAddress, Password, Username
-from quill.edge.inputs import BlankAsAbsent, Input
+from quill.edge.inputs import BlankAsAbsent, Input, Trimmed
 
 
 def _empty_as_absent(value: object) -> object:
@@ -58,7 +58,7 @@ class InvitesOut(BaseModel):
 class AcceptanceIn(Input):
     """The token of the link; username and password for who has no account with that address yet."""
 
-    token: Annotated[str, StringConstraints(strip_whitespace=True, max_length=512)]
+    token: Annotated[str, Trimmed(512)]
     username: Annotated[Username | None, BlankAsAbsent] = None
     password: Annotated[Password | None, BeforeValidator(_empty_as_absent)] = None
 

@@ -5,10 +5,10 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StringConstraints
 
-from quill.edge.inputs import BlankAsAbsent, Input, Line, RowNumber
+from quill.edge.inputs import BlankAsAbsent, Input, Line, RowNumber, Trimmed
 
 TypeWord = Annotated[str, StringConstraints(strip_whitespace=True), Field(description="One of the catalogue's types.")]
-Location = Annotated[str, StringConstraints(strip_whitespace=True, max_length=500)]
+Location = Annotated[str, Trimmed(500)]
 
 
 class OrganisationIn(Input):

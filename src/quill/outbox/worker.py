@@ -42,6 +42,8 @@ EVENTS_KEPT = datetime.timedelta(hours=6)
 
 log = structlog.get_logger()
 
+_spread = random.SystemRandom()
+
 
 def pause_seconds(attempts: int) -> float:
     """Return how long to wait after so many attempts: twice as long each time, and never quite the same.
@@ -49,7 +51,7 @@ def pause_seconds(attempts: int) -> float:
     The spread keeps what failed together from coming back together.
     """
     longest = min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2.0 ** min(attempts - 1, 20))
-    return longest * random.uniform(0.5, 1.0)  # noqa: S311 - spreads load; no secret
+    return longest * _spread.uniform(0.5, 1.0)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

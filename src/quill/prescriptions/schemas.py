@@ -3,9 +3,9 @@
 import datetime
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, Field, StringConstraints
+from pydantic import BaseModel, Field
 
-from quill.edge.inputs import Input, Line
+from quill.edge.inputs import Input, Line, Trimmed
 
 LONGEST_DURATION_DAYS = 366
 """Decisions, rule 20: a year, leap years included."""
@@ -14,7 +14,7 @@ LONGEST_DURATION_DAYS = 366
 class PrescriptionIn(Input):
     """A controlled medicine to be prescribed."""
 
-    patient_id: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=255)]
+    patient_id: Annotated[str, Trimmed(255, shortest=1)]
     medication: Line
     dose: Line
     duration_days: Annotated[int, Field(strict=True, ge=1, le=LONGEST_DURATION_DAYS)]

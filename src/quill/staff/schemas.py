@@ -8,7 +8,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic_core import PydanticCustomError
 
 from quill.actor import Level
-from quill.edge.inputs import BlankAsAbsent, Input
+from quill.edge.inputs import BlankAsAbsent, Input, Trimmed
 
 _PLAUSIBLE_EMAIL = re.compile(r"[^@\s]+@[^@\s.]+(\.[^@\s.]+)*")
 
@@ -26,9 +26,9 @@ def _printable_name(text: str) -> str:
     return text
 
 
-Name = Annotated[str, StringConstraints(strip_whitespace=True, max_length=255), AfterValidator(_printable_name)]
-Username = Annotated[str, StringConstraints(strip_whitespace=True, max_length=150), AfterValidator(_printable_name)]
-Email = Annotated[str, StringConstraints(strip_whitespace=True, max_length=255), AfterValidator(_plausible_email)]
+Name = Annotated[str, Trimmed(255), AfterValidator(_printable_name)]
+Username = Annotated[str, Trimmed(150), AfterValidator(_printable_name)]
+Email = Annotated[str, Trimmed(255), AfterValidator(_plausible_email)]
 Password = Annotated[str, StringConstraints(max_length=128)]
 CatalogueNames = Annotated[list[Annotated[str, StringConstraints(max_length=100)]], Field(max_length=100)]
 
@@ -44,7 +44,7 @@ class UserIn(Input):
     username: Annotated[Username | None, BlankAsAbsent] = None
     email: Email
     password: Password
-    base_profession: Annotated[str, StringConstraints(strip_whitespace=True, max_length=100)] = "patient"
+    base_profession: Annotated[str, Trimmed(100)] = "patient"
     additional_competencies: CatalogueNames = []
     removed_competencies: CatalogueNames = []
     system_permissions: Level = Level.PATIENT
@@ -59,7 +59,7 @@ class UserChangeIn(Input):
     email: Email | None = None
     password: Annotated[Password | None, BeforeValidator(_empty_as_absent)] = None
     base_profession: Annotated[
-        Annotated[str, StringConstraints(strip_whitespace=True, max_length=100)] | None,
+        Annotated[str, Trimmed(100)] | None,
         BlankAsAbsent,
     ] = None
     additional_competencies: CatalogueNames | None = None
@@ -73,7 +73,7 @@ class LinkIn(Input):
     """Which record is the person's own."""
 
     fhir_patient_id: Annotated[
-        Annotated[str, StringConstraints(strip_whitespace=True, max_length=255)] | None,
+        Annotated[str, Trimmed(255)] | None,
         BlankAsAbsent,
     ] = None
 
