@@ -2,7 +2,8 @@
 
 What makes a store remote is that it stands by itself: its writes are durable before ours are, and its answers get lost.
 Here each call has a transaction of its own, none shares the unit's, and a call that changes something while the
-unit holds a transaction open fails the test, because that would hold the database up for as long as a store takes.
+unit holds a transaction open fails the test, because that would hold the database up for as long as a store takes; so
+does a question.
 """
 
 import datetime
@@ -36,6 +37,8 @@ class Line:
 
     def __init__(self) -> None:
         self.calls: list[str] = []
+        self.serves_a_job = False
+        """Jobs of the command line may read a store with a transaction open: nobody waits for them."""
         self._trouble: BaseException | type[BaseException] | None = None
         self._before: dict[str, list[Happening]] = {}
         self._after: dict[str, list[Happening]] = {}
@@ -107,6 +110,9 @@ class _RemoteLike(Generic[Store]):
         self._unit_session = unit_session
 
     async def _ask(self, method: str, call: Callable[[Store], Awaitable[Answer]]) -> Answer:
+        session = self._unit_session
+        is_clear = self._line.serves_a_job or self._database.is_reader(session) or not session.in_transaction()
+        assert is_clear, f"{method} was asked with a transaction open"
         return await self._travel(method, call, self._database.reading)
 
     async def _tell(self, method: str, call: Callable[[Store], Awaitable[Answer]]) -> Answer:

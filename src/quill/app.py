@@ -20,11 +20,13 @@ from quill.access.guards import Public
 from quill.accounts.routes import router as accounts_router
 from quill.actor import Actor
 from quill.adapters.fhir.embedded import EmbeddedFhirStore
+from quill.adapters.home import RecordsElsewhere, check_home
 from quill.adapters.mail.log import LogMailer
 from quill.adapters.mail.smtp import SmtpMailer
 from quill.adapters.openehr.embedded import EmbeddedOpenEhrStore
 from quill.adapters.push.vapid import Vapid, new_private_key
 from quill.adapters.push.webpush import WebPushSender
+from quill.adapters.remotes import remote_fhir, remote_openehr
 from quill.audit.recorder import GroupRecorder
 from quill.audit.seals import run_sealer
 from quill.auth.service import Authenticator
@@ -49,6 +51,7 @@ from quill.organisations.routes import router as organisations_router
 from quill.outbox.delivery import MailCarrier
 from quill.outbox.worker import Worker
 from quill.patients.contact import FhirContact
+from quill.patients.following import follow_for_ever
 from quill.patients.routes import router as patients_router
 from quill.patients.service import KIND as PATIENT_KIND
 from quill.ports.mail import Mailer
@@ -105,12 +108,14 @@ def build_services(settings: Settings, database: Database | None = None) -> Serv
     if settings.database_url is None:
         settings.data_dir.mkdir(parents=True, exist_ok=True)
     database = database or Database(settings.resolved_database_url, pool_size=settings.database_pool_size)
+    fhir, openehr = remote_fhir(settings, database), remote_openehr(settings, database)
     return Services(
         settings=settings,
         database=database,
         recorder=GroupRecorder(database),
-        fhir_for=EmbeddedFhirStore,
-        openehr_for=EmbeddedOpenEhrStore,
+        fhir_for=fhir.store_for if fhir else EmbeddedFhirStore,
+        openehr_for=openehr.store_for if openehr else EmbeddedOpenEhrStore,
+        closers=[remote.close for remote in (fhir, openehr) if remote is not None],
     )
 
 
@@ -172,12 +177,14 @@ def create_app(settings: Settings, *, open_services: Callable[[Settings], Servic
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     services: Services = app.state.open_services(app.state.settings)
     app.state.services = services
+    await _refuse_moved_records(services)
     app.state.authenticator = Authenticator(services.settings)
     app.state.health = HealthMonitor(services)
     app.state.fhir_contact = FhirContact()
     tasks = [
         asyncio.create_task(_sweep_for_ever(services), name="sweep"),
         asyncio.create_task(_ensure_letter_template(services), name="letter-template"),
+        asyncio.create_task(_follow_patients(services), name="follow"),
         asyncio.create_task(run_sealer(services.database, services.settings.resolved_anchor_file), name="sealer"),
     ]
     try:
@@ -189,7 +196,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await services.database.dispose()
+        await services.close()
 
 
 @contextlib.asynccontextmanager
@@ -240,6 +247,26 @@ def _may_notify(may_read: MayReadConversation) -> MayNotify:
         return await may_read(session, actor, ConversationId(int(facts["conversation_id"])))
 
     return may_notify
+
+
+async def _refuse_moved_records(services: Services) -> None:
+    """Return when the records live where the settings say.
+
+    Raises:
+        RecordsElsewhere: they do not.
+    """
+    try:
+        await check_home(services.database, services.settings)
+    except RecordsElsewhere as error:
+        log.error("records_elsewhere", remedy=str(error))
+        await services.close()
+        raise
+
+
+async def _follow_patients(services: Services) -> None:
+    """Keep the list up to date with changes made straight in a FHIR server; what is embedded changes through us only."""
+    if services.settings.fhir_url is not None and services.settings.clinical_services_enabled:
+        await follow_for_ever(services)
 
 
 async def _sweep_for_ever(services: Services) -> None:

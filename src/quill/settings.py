@@ -34,13 +34,19 @@ class Settings(BaseSettings):
     )
     database_pool_size: int = Field(10, ge=1, le=200, description="Connections a worker keeps; twice that in a burst.")
     fhir_url: str | None = Field(
-        None, description="Base URL of a FHIR R4 server; refused in this version, which has the embedded store only."
+        None, description="Base URL of a FHIR R4 server, such as `http://hapi:8080/fhir`; embedded when unset."
+    )
+    fhir_authorization: SecretStr | None = Field(
+        None, description="Sent to the FHIR server as its `Authorization` header, such as `Bearer …`."
     )
     openehr_url: str | None = Field(
-        None, description="Base URL of EHRbase; refused in this version, which has the embedded store only."
+        None, description="Base URL of EHRbase, such as `http://ehrbase:8080/ehrbase`; embedded when unset."
     )
     openehr_user: str | None = Field(None, description="Basic authentication user for EHRbase.")
     openehr_password: SecretStr | None = Field(None, description="Basic authentication password for EHRbase.")
+    clinical_timeout_seconds: float = Field(
+        8.0, gt=0, le=20, description="How long one call to the FHIR or openEHR server may take, repetitions included."
+    )
     clinical_services_enabled: bool = Field(True, description="`false` answers 503 on every clinical route.")
     secret_key: SecretStr | None = Field(
         None, description="Signs tokens; 32 characters or more. Generated into the data directory in development."
@@ -90,9 +96,13 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _refuse_unsafe_production(self) -> Self:
         problems = self.production_problems() if self.is_production else []
-        if self.fhir_url or self.openehr_url:
-            # Writing into the embedded stores while the operator believes in a server elsewhere would lose records.
-            problems.append("QUILL_FHIR_URL and QUILL_OPENEHR_URL: this version has the embedded stores only.")
+        problems += [
+            f"{name} must be an http or https address without user, query or fragment."
+            for name, url in (("QUILL_FHIR_URL", self.fhir_url), ("QUILL_OPENEHR_URL", self.openehr_url))
+            if url is not None and not _is_base_url(url)
+        ]
+        if (self.openehr_user is None) != (self.openehr_password is None):
+            problems.append("QUILL_OPENEHR_USER and QUILL_OPENEHR_PASSWORD belong together.")
         if self.secret_key is not None and len(self.secret_key.get_secret_value()) < MINIMUM_SECRET_CHARACTERS:
             problems.append(f"QUILL_SECRET_KEY must have at least {MINIMUM_SECRET_CHARACTERS} characters.")
         if problems:
@@ -158,6 +168,16 @@ class Settings(BaseSettings):
         """
         previous = self.previous_secret_key
         return [self.signing_key(), *([previous.get_secret_value()] if previous is not None else [])]
+
+
+def _is_base_url(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        has_port = parts.port is None or parts.port > 0
+    except ValueError:
+        return False
+    is_bare = not (parts.username or parts.password or parts.query or parts.fragment)
+    return parts.scheme in {"http", "https"} and bool(parts.hostname) and has_port and is_bare
 
 
 def kept_secret(path: Path, make: Callable[[], str] = lambda: secrets.token_urlsafe(48)) -> str:

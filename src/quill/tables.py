@@ -1,5 +1,6 @@
 """Every table, imported for Alembic and for start-up."""
 
+from quill.adapters import home
 from quill.adapters.fhir import models as fhir_models
 from quill.adapters.openehr import models as openehr_models
 from quill.audit import models as audit_models
@@ -23,6 +24,7 @@ __all__ = [
     "conversation_models",
     "external_models",
     "fhir_models",
+    "home",
     "identity_models",
     "intent_models",
     "metadata",

@@ -54,6 +54,13 @@ class Services:
     fhir_for: Callable[[AsyncSession], FhirStore]
     openehr_for: Callable[[AsyncSession], OpenEhrStore]
     signals: Signals = field(default_factory=InProcessSignals)
+    closers: Sequence[Callable[[], Awaitable[None]]] = ()
+
+    async def close(self) -> None:
+        """Close what was opened: connections to services elsewhere, then the database."""
+        for close in self.closers:
+            await close()
+        await self.database.dispose()
 
 
 @dataclass(frozen=True, slots=True)

@@ -84,6 +84,7 @@ class Act(StrEnum):
     PATIENT_ACTIVATE = "patient:activate"
     PATIENT_DEACTIVATE = "patient:deactivate"
     PATIENT_IMPORT = "patient:import"
+    PATIENT_FOLLOW = "patient:follow"
     LETTER_WRITE = "letter:write"
     LETTER_AMEND = "letter:amend"
     LETTER_READ = "letter:read"

@@ -107,6 +107,16 @@ def import_patients(
 
 
 @app.command()
+def reconcile(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell; change nothing.")] = False,
+) -> None:
+    """Compare the tables with the record stores and mend the tables; tells what a store has lost."""
+    from quill.cli import reconciling
+
+    reconciling.reconcile(mends=not dry_run)
+
+
+@app.command()
 def rebuild_projection() -> None:
     """Make the conversations' tables anew from the FHIR store alone."""
     from quill.cli import projection

@@ -47,6 +47,7 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
     Raises:
         Exit: 1, the tables are missing, behind or ahead.
     """
+    from quill.adapters.home import RecordsElsewhere, check_home
     from quill.app import build_services
     from quill.migrations import runner
 
@@ -55,10 +56,14 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
         state = await runner.state_of(services.database)
         if state is not runner.SchemaState.CURRENT:
             raise fail(schema_sentence(state.value))
+        try:
+            await check_home(services.database, settings)
+        except RecordsElsewhere as error:
+            raise fail(str(error)) from None
         yield services
     finally:
         await services.recorder.stop()
-        await services.database.dispose()
+        await services.close()
 
 
 def schema_sentence(state: str) -> str:

@@ -44,7 +44,7 @@ def examine() -> None:
         try:
             return [finding async for finding in _services(services)]
         finally:
-            await services.database.dispose()
+            await services.close()
 
     findings += run(work)
     for finding in findings:

@@ -22,7 +22,7 @@ def migrate() -> None:
                 raise fail("The database was migrated by a newer Quill; upgrade this program.")
             await runner.upgrade(services.database)
         finally:
-            await services.database.dispose()
+            await services.close()
 
     run(work)
     typer.echo("The database is up to date.")

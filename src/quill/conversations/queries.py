@@ -231,3 +231,14 @@ async def highest_numbers(session: AsyncSession) -> tuple[int, int]:
         )
     ).one()
     return row.conversation or 0, row.message or 0
+
+
+async def header_versions(session: AsyncSession) -> dict[str, int]:
+    """Return the version of the FHIR header each conversation was last brought up to date with, by its id."""
+    statement = sa.select(Conversation.fhir_conversation_id, Conversation.header_version)
+    return {row.fhir_conversation_id: row.header_version for row in await session.execute(statement)}
+
+
+async def message_fhir_ids(session: AsyncSession) -> Sequence[str]:
+    """Return the FHIR ids of all messages."""
+    return (await session.scalars(sa.select(Message.fhir_communication_id))).all()

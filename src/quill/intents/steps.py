@@ -16,7 +16,7 @@ from quill.kit import clock
 from quill.kit.documents import Document, dumps, loads
 from quill.unit import Unit
 
-LEASE_SECONDS = 60
+LEASE_SECONDS = 90
 """Longer than a write's calls to a store may take with their deadlines, so a live owner is not taken for dead."""
 
 ONLY_IF_LANDED = "only_if_landed"

@@ -89,7 +89,7 @@ class Database:
             self._writers = _Writers(self.engine)
             self._autocommit = self.engine.execution_options(**{_IS_READING: True})
         else:
-            self._autocommit = self.engine.execution_options(isolation_level="AUTOCOMMIT")
+            self._autocommit = self.engine.execution_options(isolation_level="AUTOCOMMIT", **{_IS_READING: True})
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[AsyncSession]:
@@ -113,6 +113,19 @@ class Database:
             except BaseException:
                 await session.rollback()
                 raise
+
+    def is_reader(self, session: AsyncSession) -> bool:
+        """Tell whether a session came from ``reading``."""
+        return bool(session.get_bind().get_execution_options().get(_IS_READING))
+
+    async def let_go(self, session: AsyncSession) -> None:
+        """Give a reading session's connection back until its next statement; a transaction that was begun is kept.
+
+        For whoever is about to wait for somebody else: connections are few, and without this one service that hangs
+        would take them all.
+        """
+        if self.is_reader(session):
+            await session.close()
 
     async def ping(self) -> None:
         """Return when the database answers a statement; raises what the driver raises."""

@@ -70,3 +70,17 @@ class PatientIdentifier(Base):
     system: Mapped[str] = mapped_column(sa.Text)
     value: Mapped[str] = mapped_column(sa.Text)
     value_folded: Mapped[str] = mapped_column(sa.Text, index=True)
+
+
+class PatientFollowing(Base):
+    """How far changes made straight in the FHIR server have been followed; one row.
+
+    ``since`` is the store's own position, opaque; ``owner`` follows until ``lease_until``.
+    """
+
+    __tablename__ = "patient_following"
+
+    name: Mapped[str] = mapped_column(sa.String(20), primary_key=True)
+    since: Mapped[str | None] = mapped_column(sa.Text)
+    owner: Mapped[str | None] = mapped_column(sa.String(64))
+    lease_until: Mapped[datetime.datetime | None]

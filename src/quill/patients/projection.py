@@ -111,11 +111,14 @@ async def project_patient(unit: Unit, stored: StoredResource, *, created_by: Act
 async def _write_index_row(
     unit: Unit, patient_id: str, row: dict[str, Any], *, is_new: bool, created_by: Actor | None
 ) -> None:
+    creator = created_by.user_id if created_by is not None else None
     if is_new:
-        creator = created_by.user_id if created_by is not None else None
         whole = {"patient_id": patient_id, "is_active": True, "created_by_user_id": creator, **row}
         await unit.session.execute(sa.insert(PatientIndex), whole)
     else:
+        if creator is not None:
+            # Whoever follows the server's changes may have seen the new record before its creator came to list it.
+            row = row | {"created_by_user_id": sa.func.coalesce(PatientIndex.created_by_user_id, creator)}
         await unit.session.execute(sa.update(PatientIndex).where(PatientIndex.patient_id == patient_id).values(**row))
 
 
@@ -178,7 +181,7 @@ class PatientKind:
         """Bring the list up to date, and put a new patient into its organisation's care."""
         stored = from_written("Patient", payload["written"])
         patient_id = PatientId(stored.id)
-        await project_patient(unit, stored, created_by=actor)
+        await project_patient(unit, stored, created_by=actor if payload["if_match"] == 0 else None)
         if payload.get("organisation_id") is not None:
             await identity.add_patient_membership(unit, OrganisationId(payload["organisation_id"]), patient_id)
         audit.record(unit, actor, Act(payload["act"]), patient_id=patient_id)

@@ -3,18 +3,22 @@
 import datetime
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from quill.kit.ids import PatientId
 from quill.kit.text import like_pattern
-from quill.patients.models import PatientDocument, PatientIdentifier, PatientIndex
+from quill.patients.models import PatientDocument, PatientFollowing, PatientIdentifier, PatientIndex
 
 Scope = sa.ColumnElement[bool]
 """A condition on ``patient_index`` that tells whom a caller may see."""
 
 EVERYBODY: Scope = sa.true()
+
+FOLLOWING = "changes"
+"""The name of the one row that says how far changes are followed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,3 +156,61 @@ def _born(date: str) -> sa.ColumnElement[bool]:
     # A search for a year or a month finds every day in it (FHIR R4, search, ``date``).
     is_whole = len(date) == len("YYYY-MM-DD")
     return PatientIndex.birth_date == date if is_whole else PatientIndex.birth_date.startswith(date)
+
+
+class FollowPosition(NamedTuple):
+    """From where the FHIR server's changes are followed; ``None`` from the beginning."""
+
+    since: str | None
+
+
+def insert_follow_position() -> sa.Insert:
+    """Make the one row when it is not there yet."""
+    there = sa.exists().where(PatientFollowing.name == FOLLOWING)
+    row = sa.select(sa.literal(FOLLOWING)).where(~there)
+    return sa.insert(PatientFollowing).from_select(["name"], row)
+
+
+async def take_follow_position(
+    session: AsyncSession, owner: str, now: datetime.datetime, lease_until: datetime.datetime
+) -> FollowPosition | None:
+    """Take the position under a lease and return it; ``None`` while another owner's lease lasts."""
+    is_free = (PatientFollowing.lease_until.is_(None)) | (PatientFollowing.lease_until < now)
+    statement = (
+        sa.update(PatientFollowing)
+        .where(PatientFollowing.name == FOLLOWING, is_free | (PatientFollowing.owner == owner))
+        .values(owner=owner, lease_until=lease_until)
+        .returning(PatientFollowing.since)
+    )
+    row = (await session.execute(statement)).first()
+    return FollowPosition(row.since) if row is not None else None
+
+
+def keep_follow_position(owner: str, since: str | None, lease_until: datetime.datetime | None) -> sa.Update:
+    """Move the position on, unless somebody else has taken it meanwhile."""
+    return (
+        sa.update(PatientFollowing)
+        .where(PatientFollowing.name == FOLLOWING, PatientFollowing.owner == owner)
+        .values(since=since, lease_until=lease_until)
+    )
+
+
+async def known_versions(session: AsyncSession, patient_ids: Sequence[str]) -> dict[str, int]:
+    """Return the versions the list holds of the patients given that it knows."""
+    statement = sa.select(PatientIndex.patient_id, PatientIndex.version).where(PatientIndex.patient_id.in_(patient_ids))
+    return {row.patient_id: row.version for row in await session.execute(statement)}
+
+
+def mark_deleted(patient_id: PatientId, version: int) -> sa.ReturningUpdate[str]:
+    """Take a patient whose resource was deleted out of the lists; returns the id when there was something to do."""
+    return (
+        sa.update(PatientIndex)
+        .where(PatientIndex.patient_id == patient_id, PatientIndex.version < version)
+        .values(is_active=False, version=version)
+        .returning(PatientIndex.patient_id)
+    )
+
+
+async def active_ids(session: AsyncSession) -> Sequence[str]:
+    """Return the ids of all patients whose records are active."""
+    return (await session.scalars(sa.select(PatientIndex.patient_id).where(PatientIndex.is_active))).all()

@@ -48,3 +48,14 @@ async def find(session: AsyncSession, prescription_id: str) -> sa.Row[*tuple[Any
         Prescription.prescriber,
     ).where(Prescription.id == prescription_id)
     return (await session.execute(statement)).first()
+
+
+async def known_versions(session: AsyncSession, prescription_ids: Sequence[str]) -> dict[str, int]:
+    """Return the versions the lists hold of the prescriptions given that they know."""
+    statement = sa.select(Prescription.id, Prescription.version).where(Prescription.id.in_(prescription_ids))
+    return {row.id: row.version for row in await session.execute(statement)}
+
+
+async def all_ids(session: AsyncSession) -> Sequence[str]:
+    """Return the ids of all prescriptions."""
+    return (await session.scalars(sa.select(Prescription.id))).all()
