@@ -9,7 +9,6 @@ import datetime
 import os
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Any
 
 import pytest
 
@@ -30,8 +29,9 @@ from quill.kit import clock
 from quill.kit.database import Database
 from quill.kit.documents import Document
 from quill.kit.ids import CompositionUid, new_uuid
-from quill.letters.composition import TEMPLATE_ID, compose_letter, operational_template, read_letter
+from quill.letters.composition import TEMPLATE_ID, operational_template, read_letter
 from quill.ports.openehr import CompositionPage, OpenEhrStore, StoredComposition
+from tests.contracts.openehr_records import NINE_O_CLOCK, letter
 from tests.databases import directory_for_files
 from tests.upstreams.openehr_server import PASSWORD, USER, openehr_server
 
@@ -39,8 +39,6 @@ pytestmark = pytest.mark.anyio
 
 OpenStore = Callable[[], AbstractAsyncContextManager[OpenEhrStore]]
 """Opens a store as one caller has it; what was done is kept when the block ends well."""
-
-NINE_O_CLOCK = datetime.datetime(2026, 3, 2, 9, 0, tzinfo=datetime.UTC)
 
 
 STORES = ["embedded", "remote"]
@@ -87,11 +85,6 @@ async def openehr_store(open_store: OpenStore) -> AsyncIterator[OpenEhrStore]:
 @pytest.fixture
 async def ehr_id(openehr_store: OpenEhrStore) -> str:
     return await openehr_store.ensure_ehr(new_uuid())
-
-
-def letter(title: str = "Clinic letter", body: str = "All is well.", **changes: object) -> Document:
-    facts: dict[str, Any] = {"object_id": None, "author_id": 7, "author_name": "A. Author", "started_at": NINE_O_CLOCK}
-    return compose_letter(title=title, body=body, **(facts | changes))
 
 
 def object_id_of(stored: StoredComposition) -> CompositionUid:

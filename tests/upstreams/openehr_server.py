@@ -20,7 +20,7 @@ import random
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -55,7 +55,8 @@ _REASONS = {
     500: "Internal Server Error",
 }
 _UNTYPED = {"ARCHETYPED", "ARCHETYPE_ID", "TEMPLATE_ID"}
-_HANDLER = Callable[[Request], Awaitable[Response]]
+Handler: TypeAlias = Callable[[Request], Awaitable[Response]]
+Happening: TypeAlias = Callable[[], Awaitable[None]]
 
 
 class Refusal(Exception):
@@ -73,13 +74,16 @@ class OpenEhrServer:
 
     Attributes:
         calls: method and path of every call so far, newest last.
-        happenings: awaited before the next calls are answered, one each; for races a test brings about.
+        before_next: by method, what happens before the next such call is carried out; may raise a ``Refusal``.
+        after_next: the same, once it has been carried out and before it is answered.
+        creation_status: of a new EHR; there is no body whatever it is.
     """
 
     def __init__(self, database_file: Path) -> None:
         self.calls: list[str] = []
-        self.headers: list[dict[str, str]] = []
-        self.happenings: list[Callable[[], Awaitable[None]]] = []
+        self.before_next: dict[str, Happening] = {}
+        self.after_next: dict[str, Happening] = {}
+        self.creation_status = 201
         self._database = Database(f"sqlite+aiosqlite:///{database_file}")
         self._has_tables = False
         self._deletions: dict[str, tuple[CompositionUid, datetime.datetime]] = {}
@@ -90,7 +94,7 @@ class OpenEhrServer:
         await self._database.dispose()
 
     def _routes(self) -> Iterator[Route]:
-        table: list[tuple[str, str, _HANDLER]] = [
+        table: list[tuple[str, str, Handler]] = [
             ("GET", "/ehr", self._find_ehr),
             ("GET", "/ehr/{ehr_id}", self._read_ehr),
             ("PUT", "/ehr/{ehr_id}", self._make_ehr),
@@ -108,20 +112,20 @@ class OpenEhrServer:
         for method, path, handler in table:
             yield Route(BASE + path, self._guarded(handler), methods=[method])
 
-    def _guarded(self, handler: _HANDLER) -> _HANDLER:
+    def _guarded(self, handler: Handler) -> Handler:
         async def answer(request: Request) -> Response:
             self.calls.append(f"{request.method} {request.url.path.removeprefix(BASE)}")
-            self.headers.append(dict(request.headers))
             if request.headers.get("authorization") != "Basic " + _credentials():
                 facts = {"status": 401, "error": "Unauthorized", "path": request.url.path}
                 return json_of(facts, 401)
-            if self.happenings:
-                await self.happenings.pop(0)()
             await self._make_tables()
             try:
-                return await handler(request)
+                await self.before_next.pop(request.method, _nothing)()
+                response = await handler(request)
+                await self.after_next.pop(request.method, _nothing)()
             except Refusal as refusal:
                 return refusal.response
+            return response
 
         return answer
 
@@ -169,7 +173,7 @@ class OpenEhrServer:
                 await session.execute(sa.insert(Ehr).values(**row))
         except sa.exc.IntegrityError as error:
             raise Refusal(409, f"Supplied partyId[{subject_id}] is used by a different EHR") from error
-        return Response(status_code=201, headers={"ETag": f'"{ehr_id}"'})
+        return Response(status_code=self.creation_status, headers={"ETag": f'"{ehr_id}"'})
 
     async def _list_templates(self, _request: Request) -> Response:
         async with self._database.reading() as session:
@@ -281,6 +285,10 @@ class OpenEhrServer:
 
     def _store(self, session: AsyncSession) -> EmbeddedOpenEhrStore:
         return EmbeddedOpenEhrStore(session, SYSTEM_ID)
+
+
+async def _nothing() -> None:
+    """Do nothing."""
 
 
 async def _told(work: Awaitable[StoredComposition]) -> StoredComposition:

@@ -10,8 +10,8 @@ Source: openEHR REST API 1.0.2, EHR, Query and Definition; openEHR Reference Mod
 import asyncio
 import re
 from collections.abc import Awaitable, Callable
-from typing import Any
 
+from quill.adapters.openehr.answers import SUBJECT_NAMESPACE, ehr_status, kept_versions, stored_version, uid_of
 from quill.adapters.openehr.listing import list_page
 from quill.adapters.openehr.sameness import is_same_content
 from quill.adapters.openehr.template import Template, check_against, read_template
@@ -31,9 +31,8 @@ from quill.errors import InvalidRecord, LetterNotFound, OpenEhrRefused, StaleEdi
 from quill.kit.documents import Document, dumps
 from quill.kit.ids import CompositionUid, is_fhir_id, new_uuid
 from quill.ports.openehr import CompositionPage, StoredComposition
-from quill.ports.openehr_composition import check_composition, parse_date_time, value_at
+from quill.ports.openehr_composition import check_composition, value_at
 
-SUBJECT_NAMESPACE = "fhir"
 TEMPLATES = "definition/template/adl1.4"
 VERSIONS_AT_ONCE = 4
 """How many versions of one composition are fetched side by side."""
@@ -45,8 +44,6 @@ _CONFLICTS = frozenset({409, 412})
 _INVALID = frozenset({400, 422})
 # Two writers at once may meet in the server's database, which it tells as a trouble of its own: then we look.
 _WRITE_ANSWERS = _DONE | _CONFLICTS | _INVALID | {500}
-_DELETED = "523"
-"""Change type *deleted*. Source: openEHR Terminology 2.x, group *audit change type*."""
 
 
 async def nothing() -> None:
@@ -96,7 +93,7 @@ class RemoteOpenEhrStore:
         if not is_fhir_id(subject_id):
             raise InvalidRecord("The patient's id is no FHIR id.")
         # Whoever was first is found now, whatever became of our own request.
-        await self._wire.put_ehr(new_uuid(), _ehr_status(subject_id))
+        await self._wire.put_ehr(new_uuid(), ehr_status(subject_id))
         made = await self.find_ehr(subject_id)
         if made is None:
             raise refused("ehr_not_made")
@@ -178,7 +175,7 @@ class RemoteOpenEhrStore:
                 raise refused("version_missing")
             return found
 
-        listed = sorted(_kept_versions(history, wanted.object_id), key=lambda each: each.version or 0, reverse=True)
+        listed = sorted(kept_versions(history, wanted.object_id), key=lambda each: each.version or 0, reverse=True)
         return list(await asyncio.gather(*map(fetch, listed)))
 
     async def list_compositions(
@@ -257,17 +254,17 @@ class RemoteOpenEhrStore:
     async def _find(self, ehr_id: str, wanted: Uid) -> StoredComposition | None:
         """Return a version by what is given of its uid; the newest is always asked for first.
 
-        EHRbase overlooks the middle part of a version uid, and of a composition it does not have it knows to say so only
-        when asked for the newest version.
+        EHRbase overlooks the middle part of a version uid, and says that it does not have a composition only when it is
+        asked for the newest version; asked for another one it breaks.
         """
         newest = await self._wire.read(address("ehr", ehr_id, "versioned_composition", wanted.object_id, "version"))
         if newest is None:
             return None
-        held = _uid_of(newest, wanted.object_id)
+        held = uid_of(newest, wanted.object_id)
         if wanted.system_id not in {None, held.system_id} or (wanted.version or 1) > (held.version or 1):
             return None
         if wanted.version in {None, held.version}:
-            return _stored(ehr_id, newest)
+            return stored_version(ehr_id, newest)
         return await self._find_version(ehr_id, held._replace(version=wanted.version))
 
     async def _find_version(self, ehr_id: str, wanted: Uid) -> StoredComposition | None:
@@ -278,9 +275,9 @@ class RemoteOpenEhrStore:
         )
         if version is None:
             return None
-        if _uid_of(version, wanted.object_id) != wanted:
+        if uid_of(version, wanted.object_id) != wanted:
             raise refused("another_version")
-        return _stored(ehr_id, version)
+        return stored_version(ehr_id, version)
 
     async def _system_of(self, ehr_id: str) -> str:
         """Return what the server calls itself in version uids."""
@@ -291,64 +288,3 @@ class RemoteOpenEhrStore:
         if not isinstance(system_id, str) or not _SYSTEM_ID.fullmatch(system_id):
             raise refused("system_id")
         return system_id
-
-
-def _ehr_status(subject_id: str) -> Document:
-    """Return the EHR_STATUS of a new EHR: whose it is, and that it may be queried and written to."""
-    identifier = {"_type": "GENERIC_ID", "value": subject_id, "scheme": SUBJECT_NAMESPACE}
-    reference = {"_type": "PARTY_REF", "id": identifier, "namespace": SUBJECT_NAMESPACE, "type": "PERSON"}
-    archetype_id = {"_type": "ARCHETYPE_ID", "value": "openEHR-EHR-EHR_STATUS.generic.v1"}
-    return {
-        "_type": "EHR_STATUS",
-        "name": {"_type": "DV_TEXT", "value": "EHR Status"},
-        "archetype_node_id": "openEHR-EHR-EHR_STATUS.generic.v1",
-        "archetype_details": {"_type": "ARCHETYPED", "archetype_id": archetype_id, "rm_version": "1.0.4"},
-        "subject": {"_type": "PARTY_SELF", "external_ref": reference},
-        "is_queryable": True,
-        "is_modifiable": True,
-    }
-
-
-def _kept_versions(history: list[Any], object_id: str) -> list[Uid]:
-    """Return the versions a revision history lists, without those that are deletions."""
-    return [_listed(item, object_id) for item in history if not _is_deletion(item)]
-
-
-def _listed(item: Any, object_id: str) -> Uid:
-    return _parsed(value_at(item, ("version_id", "value")), object_id)
-
-
-def _is_deletion(item: Any) -> bool:
-    audits = value_at(item, ("audits",))
-    return _deletes(audits[0] if isinstance(audits, list) and audits else None)
-
-
-def _deletes(audit: object) -> bool:
-    return value_at(audit, ("change_type", "defining_code", "code_string")) == _DELETED
-
-
-def _uid_of(version: Document, object_id: str) -> Uid:
-    """Return the uid of an ORIGINAL_VERSION, which must be one of this object."""
-    return _parsed(value_at(version, ("uid", "value")), object_id)
-
-
-def _parsed(text: object, object_id: str) -> Uid:
-    uid = parse_uid(text) if isinstance(text, str) else None
-    if uid is None or uid.version is None or uid.object_id != object_id:
-        raise refused("version_uid")
-    return uid
-
-
-def _stored(ehr_id: str, version: Document) -> StoredComposition | None:
-    """Return what an ORIGINAL_VERSION says, ``None`` when it is a deletion; it must be whole, and of a COMPOSITION."""
-    document = version.get("data")
-    if document is None and _deletes(version.get("commit_audit")):
-        return None
-    uid = value_at(version, ("uid", "value"))
-    parts = parse_uid(str(uid))
-    committed_at = parse_date_time(value_at(version, ("commit_audit", "time_committed", "value")))
-    if parts is None or parts.version is None or committed_at is None or not isinstance(document, dict):
-        raise refused("version")
-    if document.get("_type") != "COMPOSITION" or value_at(document, ("uid", "value")) != uid:
-        raise refused("version_data")
-    return StoredComposition(CompositionUid(str(uid)), parts.version, ehr_id, committed_at, document)

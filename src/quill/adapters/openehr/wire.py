@@ -7,6 +7,7 @@ Source: openEHR REST API 1.0.2, *Requests and responses*, *HTTP status codes*; w
 specification leaves it open.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Any
 from urllib.parse import quote
@@ -59,20 +60,22 @@ class Wire:
     def __init__(self, upstream: Upstream, let_go: Callable[[], Awaitable[None]]) -> None:
         self._upstream = upstream
         self._let_go = let_go
+        self._letting_go = asyncio.Lock()
 
     async def read(self, path: str, params: Mapping[str, str] | None = None) -> Document | None:
-        """Return the JSON object at an address; ``None`` when the server says that there is none, or none any more.
+        """Return the JSON object at an address; ``None`` when the server says that there is none.
 
         Raises:
             OpenEhrUnavailable: 503, it did not answer.
             OpenEhrRefused: 502, it answered something else.
         """
         answer = await self._send(
-            Request("GET", path, params or {}, {"Accept": JSON}, expected=(200, 204, 404), is_repeatable=True)
+            Request("GET", path, params or {}, {"Accept": JSON}, expected=(200, 404), is_repeatable=True)
         )
         if answer.status == 404:
             self._check_absence(answer)
-        return None if answer.status in {204, 404} else self._upstream.document_of(answer)
+            return None
+        return self._upstream.document_of(answer)
 
     async def read_text(self, path: str) -> str | None:
         """Return the XML at an address; ``None`` when the answer is 404, whoever says it: the caller finds out."""
@@ -103,7 +106,7 @@ class Wire:
 
     async def probe(self, path: str) -> None:
         """Return when there is a JSON array at an address; asked once, even when the server is known to be down."""
-        await self._let_go()
+        await self._let_go_of_all()
         self._entries_of(await self._upstream.probe(Request("GET", path, headers={"Accept": JSON})))
 
     async def query(self, aql: str, parameters: Mapping[str, str], *, fetch: int) -> list[Any]:
@@ -138,8 +141,13 @@ class Wire:
         return answer.status
 
     async def _send(self, request: Request) -> Answer:
-        await self._let_go()
+        await self._let_go_of_all()
         return await self._upstream.send(request)
+
+    async def _let_go_of_all(self) -> None:
+        # Some calls are made side by side, and what is let go of is rarely made for that.
+        async with self._letting_go:
+            await self._let_go()
 
     def _entries_of(self, answer: Answer) -> list[Any]:
         # Wrapped, because a document is an object: so the same checks of type and text are made.
