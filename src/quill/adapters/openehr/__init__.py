@@ -1,1 +1,1 @@
-"""openEHR stores: ``embedded`` keeps EHRs, templates and compositions in the application database."""
+"""openEHR stores: ``embedded`` keeps records in the application database, ``remote`` asks an EHRbase elsewhere."""

@@ -6,12 +6,10 @@ lost together.
 Source: openEHR REST API 1.0.2, EHR and Definition; openEHR Reference Model 1.0.4, *change_control*.
 """
 
-import datetime
 import hashlib
-import re
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 import msgspec
 import sqlalchemy as sa
@@ -20,7 +18,18 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from quill.adapters.openehr.models import Composition, Ehr, OperationalTemplate
 from quill.adapters.openehr.template import check_against, read_template
-from quill.errors import InvalidCursor, InvalidRecord, LetterNotFound, OpenEhrRefused, OpenEhrUnavailable, StaleEdit
+from quill.adapters.openehr.uids import (
+    Uid,
+    cursor_after,
+    given_uid,
+    parse_uid,
+    position,
+    template_id_of,
+    unknown_template,
+    version_uid,
+    wrong_uid,
+)
+from quill.errors import InvalidRecord, LetterNotFound, OpenEhrRefused, OpenEhrUnavailable, StaleEdit
 from quill.kit import clock, paging
 from quill.kit.database import Base, UtcDateTime
 from quill.kit.documents import Document, NotADocument, dumps, loads
@@ -28,21 +37,10 @@ from quill.kit.ids import CompositionUid, new_uuid
 from quill.ports.openehr import CompositionPage, CompositionSummary, StoredComposition
 from quill.ports.openehr_composition import check_composition, parse_date_time
 
-_UUID = r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
-# A version number of more digits than these is none of ours, and would not fit the column.
-_UID = re.compile(rf"(?P<object>{_UUID})(?:::(?P<system>[A-Za-z0-9.\-_]{{1,255}})::(?P<version>[1-9]\d{{0,8}}))?")
 _Select: TypeAlias = sa.Select[*tuple[Any, ...]]
 _Row: TypeAlias = sa.Row[*tuple[Any, ...]]
 _NO_SYNC = {"synchronize_session": False}
 _hash_encoder = msgspec.json.Encoder(decimal_format="number", order="deterministic")
-
-
-class _Uid(NamedTuple):
-    """A uid in its parts; of an object id alone the last two are ``None``."""
-
-    object_id: str
-    system_id: str | None
-    version: int | None
 
 
 class EmbeddedOpenEhrStore:
@@ -111,20 +109,20 @@ class EmbeddedOpenEhrStore:
             OpenEhrRefused: 502, there is no such EHR.
         """
         check_composition(document)
-        given = _given_uid(document)
+        given = given_uid(document)
         await self._check_template(document)
         if replacing is None:
             return await self._write_first(ehr_id, document, given.object_id if given else new_uuid())
-        replaced = _parse_uid(replacing)
+        replaced = parse_uid(replacing)
         if replaced is None:
             raise LetterNotFound
         if given is not None and given.object_id != replaced.object_id:
-            raise _wrong_uid("It is not the composition that is replaced.")
+            raise wrong_uid("It is not the composition that is replaced.")
         return await self._write_next(ehr_id, document, replaced)
 
     async def find(self, ehr_id: str, uid: CompositionUid) -> StoredComposition | None:
         """Return a version by version uid, or the newest by object id; ``None`` when this EHR has no such one."""
-        wanted = _parse_uid(uid)
+        wanted = parse_uid(uid)
         if wanted is None:
             return None
         of_object = _versions_of(ehr_id, wanted.object_id)
@@ -137,7 +135,7 @@ class EmbeddedOpenEhrStore:
 
     async def versions(self, ehr_id: str, uid: CompositionUid) -> list[StoredComposition]:
         """Return every version of the composition, newest first; empty when this EHR has no such one."""
-        wanted = _parse_uid(uid)
+        wanted = parse_uid(uid)
         if wanted is None:
             return []
         query = _versions_of(ehr_id, wanted.object_id).order_by(Composition.version.desc())
@@ -166,7 +164,7 @@ class EmbeddedOpenEhrStore:
             .order_by(Composition.started_at.desc(), Composition.object_id.desc())
             .limit(limit + 1)
         )
-        after = _position(cursor)
+        after = position(cursor)
         if after is not None:
             place = sa.tuple_(sa.literal(after[0], UtcDateTime()), sa.literal(after[1], sa.Text()))
             query = query.where(sa.tuple_(Composition.started_at, Composition.object_id) < place)
@@ -179,21 +177,19 @@ class EmbeddedOpenEhrStore:
         if len(rows) == len(shown):
             return CompositionPage(summaries)
         last = shown[-1]
-        return CompositionPage(summaries, paging.cursor_of(clock.rfc3339(last.started_at), last.object_id))
+        return CompositionPage(summaries, cursor_after(last.started_at, last.object_id))
 
     async def ping(self) -> None:
         """Return when the store answers a data read."""
         await self._rows(sa.select(Ehr.ehr_id).limit(1))
 
     async def _check_template(self, document: Document) -> None:
-        template_id = _template_id(document)
+        template_id = template_id_of(document)
         query = sa.select(OperationalTemplate.content).where(OperationalTemplate.template_id == template_id)
         async with _store_trouble():
             content = await self._session.scalar(query)
         if content is None:
-            message = "No template of this id is known."
-            place = ["composition", "archetype_details", "template_id", "value"]
-            raise InvalidRecord(message, errors=[{"loc": place, "msg": message, "type": "unknown_template"}])
+            raise unknown_template()
         check_against(read_template(content), document)
 
     async def _write_first(self, ehr_id: str, document: Document, object_id: str) -> StoredComposition:
@@ -208,7 +204,7 @@ class EmbeddedOpenEhrStore:
                 return _stored(first)
         raise StaleEdit
 
-    async def _write_next(self, ehr_id: str, document: Document, replaced: _Uid) -> StoredComposition:
+    async def _write_next(self, ehr_id: str, document: Document, replaced: Uid) -> StoredComposition:
         """Commit the version after the replaced one, or return it when it is there already with this content."""
         if not await self._lock_composition(ehr_id, replaced.object_id):
             raise LetterNotFound
@@ -246,7 +242,7 @@ class EmbeddedOpenEhrStore:
 
     def _row(self, ehr_id: str, document: Document, object_id: str, version: int) -> dict[str, Any]:
         committed_at = clock.now()
-        uid = f"{object_id}::{self._system_id}::{version}"
+        uid = version_uid(object_id, self._system_id, version)
         content = {name: value for name, value in document.items() if name != "uid"}
         context = document.get("context")
         started_at = parse_date_time(context["start_time"]["value"]) if context else None
@@ -256,7 +252,7 @@ class EmbeddedOpenEhrStore:
             "system_id": self._system_id,
             "ehr_id": ehr_id,
             "is_latest": True,
-            "template_id": _template_id(document),
+            "template_id": template_id_of(document),
             "title": document["name"]["value"],
             "started_at": started_at or committed_at,
             "composer_name": document["composer"].get("name") or "",
@@ -317,47 +313,4 @@ def _stored_of(row: dict[str, Any]) -> StoredComposition:
 
 
 def _version_uid(row: _Row) -> CompositionUid:
-    return CompositionUid(f"{row.object_id}::{row.system_id}::{row.version}")
-
-
-def _template_id(document: Document) -> str:
-    return str(document["archetype_details"]["template_id"]["value"])
-
-
-def _parse_uid(text: str) -> _Uid | None:
-    """Return the parts of a uid; ``None`` when it is none. The object id is compared in lower case (RFC 9562)."""
-    head, separator, tail = text.partition("::")
-    match = _UID.fullmatch(head.lower() + separator + tail)
-    if match is None:
-        return None
-    version = match["version"]
-    return _Uid(match["object"], match["system"], int(version) if version else None)
-
-
-def _given_uid(document: Document) -> _Uid | None:
-    if document.get("uid") is None:
-        return None
-    uid = _parse_uid(document["uid"]["value"])
-    if uid is None:
-        raise _wrong_uid("It must be a UUID, alone or as a version uid.")
-    return uid
-
-
-def _wrong_uid(message: str) -> InvalidRecord:
-    return InvalidRecord(
-        message, errors=[{"loc": ["composition", "uid", "value"], "msg": message, "type": "value_error"}]
-    )
-
-
-def _position(cursor: str | None) -> tuple[datetime.datetime, str] | None:
-    """Return the sort key a cursor continues after."""
-    try:
-        key = paging.PageRequest(cursor=cursor).after(str, str)
-    except paging.BadCursor as error:
-        raise InvalidCursor from error
-    if key is None:
-        return None
-    started_at = parse_date_time(key[0])
-    if started_at is None:
-        raise InvalidCursor
-    return started_at, str(key[1])
+    return version_uid(row.object_id, row.system_id, row.version)
