@@ -74,12 +74,10 @@ def test_what_the_tables_lack_is_mended(quill: Run, tmp_path: Path) -> None:
 
 def test_what_a_store_has_lost_is_told_and_never_thrown_away(quill: Run, tmp_path: Path) -> None:
     filled(quill)
-    last = "(SELECT fhir_communication_id FROM message ORDER BY id DESC LIMIT 1)"
-    lost = found(tmp_path, f"SELECT * FROM {last}")[0][0]
+    lost = found(tmp_path, "SELECT fhir_communication_id FROM message WHERE id = (SELECT max(id) FROM message)")[0][0]
+    its_id = " (SELECT fhir_communication_id FROM message WHERE id = (SELECT max(id) FROM message))"
     changed(
-        tmp_path,
-        f"DELETE FROM fhir_search_key WHERE id = '{lost}'",
-        f"DELETE FROM fhir_resource WHERE id = '{lost}'",
+        tmp_path, "DELETE FROM fhir_search_key WHERE id =" + its_id, "DELETE FROM fhir_resource WHERE id =" + its_id
     )
     count = found(tmp_path, "SELECT count(*) FROM message")
     done = quill("reconcile")

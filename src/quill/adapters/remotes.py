@@ -7,7 +7,8 @@ from typing import Generic, TypeVar
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from quill.adapters.fhir.remote import RemoteFhirStore
-from quill.adapters.openehr.remote import RemoteOpenEhrStore, rest_base
+from quill.adapters.openehr.remote import RemoteOpenEhrStore
+from quill.adapters.openehr.wire import rest_base
 from quill.adapters.upstream import Troubles, Upstream
 from quill.errors import FhirRefused, FhirUnavailable, OpenEhrRefused, OpenEhrUnavailable
 from quill.kit.database import Database
@@ -15,14 +16,14 @@ from quill.ports.fhir import FhirStore
 from quill.ports.openehr import OpenEhrStore
 from quill.settings import Settings
 
-Store = TypeVar("Store", covariant=True)
+StoreT = TypeVar("StoreT")
 
 FHIR_TROUBLES = Troubles(FhirUnavailable, FhirRefused)
 OPENEHR_TROUBLES = Troubles(OpenEhrUnavailable, OpenEhrRefused)
 
 
 @dataclass(frozen=True, slots=True)
-class Remote(Generic[Store]):
+class Remote(Generic[StoreT]):
     """A store elsewhere.
 
     Attributes:
@@ -31,7 +32,7 @@ class Remote(Generic[Store]):
     """
 
     upstream: Upstream
-    store_for: Callable[[AsyncSession], Store]
+    store_for: Callable[[AsyncSession], StoreT]
 
     async def close(self) -> None:
         """Close the connections to the service."""

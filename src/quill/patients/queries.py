@@ -201,7 +201,7 @@ async def known_versions(session: AsyncSession, patient_ids: Sequence[str]) -> d
     return {row.patient_id: row.version for row in await session.execute(statement)}
 
 
-def mark_deleted(patient_id: PatientId, version: int) -> sa.ReturningUpdate[str]:
+def mark_deleted(patient_id: PatientId, version: int) -> sa.UpdateBase:
     """Take a patient whose resource was deleted out of the lists; returns the id when there was something to do."""
     return (
         sa.update(PatientIndex)

@@ -45,6 +45,13 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("number", name=op.f("pk_audit_seal")),
     )
     op.create_table(
+        "clinical_home",
+        sa.Column("store", sa.String(length=20), nullable=False),
+        sa.Column("place", sa.String(length=20), nullable=False),
+        sa.Column("since", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("store", name=op.f("pk_clinical_home")),
+    )
+    op.create_table(
         "fhir_resource",
         sa.Column("resource_type", sa.Text(), nullable=False),
         sa.Column("id", sa.Text(), nullable=False),
@@ -206,6 +213,14 @@ def upgrade() -> None:
             postgresql_where=sa.text("state = 'pending'"),
         )
 
+    op.create_table(
+        "patient_following",
+        sa.Column("name", sa.String(length=20), nullable=False),
+        sa.Column("since", sa.Text(), nullable=True),
+        sa.Column("owner", sa.String(length=64), nullable=True),
+        sa.Column("lease_until", sa.DateTime(timezone=True), nullable=True),
+        sa.PrimaryKeyConstraint("name", name=op.f("pk_patient_following")),
+    )
     op.create_table(
         "user_account",
         sa.Column("id", sa.Integer(), nullable=False),
@@ -895,6 +910,7 @@ def downgrade() -> None:
         batch_op.drop_index(batch_op.f("ix_user_account_permission_level"))
 
     op.drop_table("user_account")
+    op.drop_table("patient_following")
     with op.batch_alter_table("outbox_entry", schema=None) as batch_op:
         batch_op.drop_index(
             "ix_outbox_entry_pending",
@@ -940,6 +956,7 @@ def downgrade() -> None:
         )
 
     op.drop_table("fhir_resource")
+    op.drop_table("clinical_home")
     op.drop_table("audit_seal")
     with op.batch_alter_table("audit_event", schema=None) as batch_op:
         batch_op.drop_index("ix_audit_event_patient_id_id")
