@@ -75,9 +75,12 @@ def test_what_the_tables_lack_is_mended(quill: Run, tmp_path: Path) -> None:
 def test_what_a_store_has_lost_is_told_and_never_thrown_away(quill: Run, tmp_path: Path) -> None:
     filled(quill)
     lost = found(tmp_path, "SELECT fhir_communication_id FROM message WHERE id = (SELECT max(id) FROM message)")[0][0]
-    its_id = " (SELECT fhir_communication_id FROM message WHERE id = (SELECT max(id) FROM message))"
     changed(
-        tmp_path, "DELETE FROM fhir_search_key WHERE id =" + its_id, "DELETE FROM fhir_resource WHERE id =" + its_id
+        tmp_path,
+        "DELETE FROM fhir_search_key WHERE id = "
+        "(SELECT fhir_communication_id FROM message WHERE id = (SELECT max(id) FROM message))",
+        "DELETE FROM fhir_resource WHERE id = "
+        "(SELECT fhir_communication_id FROM message WHERE id = (SELECT max(id) FROM message))",
     )
     count = found(tmp_path, "SELECT count(*) FROM message")
     done = quill("reconcile")
