@@ -22,7 +22,9 @@ from tests.upstreams.openehr_server import PASSWORD, QUOTED, SYSTEM_ID, OpenEhrS
 
 pytestmark = pytest.mark.anyio
 
-PATIENT, EHR, LETTER = new_uuid(), new_uuid(), CompositionUid(new_uuid())
+# Fixed, so that every worker of a parallel run gives its tests the same names; nothing is kept under any of them.
+PATIENT, EHR, OTHER = (f"0190f000-0000-7000-8000-00000000000{digit}" for digit in (1, 2, 3))
+LETTER = CompositionUid("0190f000-0000-7000-8000-000000000004")
 MARK = "Qwertz"
 FAULTS: tuple[Fault, ...] = ("refuse", "cut", "half")
 
@@ -147,7 +149,7 @@ def version_of(object_id: str, **changes: object) -> Document:
 @pytest.mark.parametrize(
     "document",
     [
-        ehr_of(new_uuid()),
+        ehr_of(OTHER),
         ehr_of(PATIENT, namespace="another"),
         ehr_of(PATIENT, ehr_id="../ehr"),
         ehr_of(PATIENT, ehr_id=7),
@@ -168,11 +170,11 @@ async def test_ehr_of_another_patient_is_not_taken(
 @pytest.mark.parametrize(
     "document",
     [
-        version_of(new_uuid()),
+        version_of(OTHER),
         version_of(LETTER, data=None),
         version_of(LETTER, data=[]),
         version_of(LETTER, data=letter()),
-        version_of(LETTER, data=letter() | {"uid": {"value": f"{new_uuid()}::{SYSTEM_ID}::1"}}),
+        version_of(LETTER, data=letter() | {"uid": {"value": f"{OTHER}::{SYSTEM_ID}::1"}}),
         version_of(LETTER, data={"_type": "OBSERVATION", "uid": {"value": f"{LETTER}::{SYSTEM_ID}::1"}}),
         version_of(LETTER, commit_audit={}),
         version_of(LETTER, commit_audit={"time_committed": {"value": "yesterday"}}),
@@ -193,7 +195,7 @@ ROW = [EHR, f"{LETTER}::{SYSTEM_ID}::1", "Title", "2026-03-02T09:00:00Z", None]
 
 
 @pytest.mark.parametrize(
-    ("place", "value"), [(0, new_uuid()), (0, None), (1, LETTER), (1, 5), (2, None), (3, None), (3, "soon"), (4, 5)]
+    ("place", "value"), [(0, OTHER), (0, None), (1, LETTER), (1, 5), (2, None), (3, None), (3, "soon"), (4, 5)]
 )
 async def test_row_of_another_ehr_or_a_broken_one_is_not_shown(
     store: RemoteOpenEhrStore, line: FaultyLine, place: int, value: object
@@ -209,7 +211,7 @@ async def test_row_of_another_ehr_or_a_broken_one_is_not_shown(
 
 
 async def test_history_of_another_composition_is_not_taken(store: RemoteOpenEhrStore, line: FaultyLine) -> None:
-    for item in ({"version_id": {"value": f"{new_uuid()}::{SYSTEM_ID}::1"}}, {"version_id": {"value": LETTER}}, 5):
+    for item in ({"version_id": {"value": f"{OTHER}::{SYSTEM_ID}::1"}}, {"version_id": {"value": LETTER}}, 5):
         line.answer_http(200, json.dumps([item]).encode())
         with pytest.raises(OpenEhrRefused):
             await store.versions(EHR, LETTER)
