@@ -264,7 +264,7 @@ async def _refuse_moved_records(services: Services) -> None:
 
 
 async def _follow_patients(services: Services) -> None:
-    """Keep the list up to date with changes made straight in a FHIR server; what is embedded changes through us only."""
+    """Keep the list up to date with changes made straight in a FHIR server; embedded records change through us only."""
     if services.settings.fhir_url is not None and services.settings.clinical_services_enabled:
         await follow_for_ever(services)
 
