@@ -104,7 +104,7 @@ def test_grants_of_every_level_open_and_are_revoked(desk: Desk, level: Level) ->
     person = desk.clinic.person("doctor", level=level)
 
     async def tie(unit: Unit) -> Relationship | None:
-        actor = await identity.find_actor(unit.session, UserId(person.id))
+        actor = await identity.find_actor(unit.session, unit.settings, UserId(person.id))
         assert actor is not None
         return await access.find_relationship(unit.session, actor, PatientId(desk.patient_id))
 

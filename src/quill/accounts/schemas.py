@@ -4,7 +4,7 @@ import datetime
 import re
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 from pydantic_core import PydanticCustomError
 
 from quill.edge.inputs import BlankAsAbsent, Input, OptionalLine, Trimmed
@@ -135,6 +135,15 @@ class LoginsOut(BaseModel):
     next_cursor: str | None
 
 
+class RegistrationOut(BaseModel):
+    """A number with a professional regulator."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    body: str
+    number: str
+
+
 class MeOut(BaseModel):
     """The person signed in, with the rights held at this moment."""
 
@@ -148,4 +157,5 @@ class MeOut(BaseModel):
     enabled_features: list[str]
     clinical_services_enabled: bool
     competencies: list[str]
+    professional_registrations: list[RegistrationOut]
     fhir_patient_id: str | None

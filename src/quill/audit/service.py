@@ -73,6 +73,7 @@ class Act(StrEnum):
     COMPETENCIES_READ = "competencies:read"
     COMPETENCIES_CHANGE = "competencies:change"
     ROLES_CHANGE = "roles:change"
+    REGISTRATIONS_CHANGE = "registrations:change"
 
     ACCESS_CHECK = "access:check"
     PATIENT_VERIFY = "patient:verify"

@@ -61,6 +61,9 @@ def create_user(
     profession: Annotated[str, typer.Option(help="A profession of the catalogue.")] = "patient",
     role: Annotated[list[str] | None, typer.Option(help="A role; repeat for several.")] = None,
     organisation: Annotated[list[str] | None, typer.Option(help="Name of an organisation to join; repeatable.")] = None,
+    registration: Annotated[
+        list[str] | None, typer.Option(help="A professional registration, as `GMC:1234567`; repeatable.")
+    ] = None,
     name: Annotated[str | None, typer.Option(help="The person's full name.")] = None,
     password_stdin: Annotated[bool, typer.Option("--password-stdin", help="Read it from standard input.")] = False,
 ) -> None:
@@ -75,6 +78,7 @@ def create_user(
             profession=profession,
             roles=tuple(role or ()),
             organisations=tuple(organisation or ()),
+            registrations=tuple(registration or ()),
             full_name=name,
         ),
         from_stdin=password_stdin,

@@ -248,7 +248,7 @@ async def _talk(
 async def _open_as(services: Services, user_id: int) -> AsyncIterator[tuple[Unit, Actor]]:
     """Open a unit in the name of a person of the clinic, with the rights that person holds."""
     async with open_unit(services, RequestFacts(request_id="cli-demo", source="command-line")) as unit:
-        actor = await identity.find_actor(unit.session, UserId(user_id))
+        actor = await identity.find_actor(unit.session, unit.settings, UserId(user_id))
         if actor is None:
             raise fail("Somebody disabled the demo's people while it was being filled.")
         yield unit, actor

@@ -11,6 +11,7 @@ from quill.identity.models import (
     ExternalAccess,
     OrganisationPatientMember,
     OrganisationStaffMember,
+    ProfessionalRegistration,
     UserAccount,
     UserRole,
 )
@@ -29,6 +30,13 @@ def person_select() -> sa.Select[*tuple[Any, ...]]:
     roles = (
         sa.select(sa.func.aggregate_strings(UserRole.role, SEPARATOR))
         .where(UserRole.user_id == UserAccount.id)
+        .correlate(UserAccount)
+        .scalar_subquery()
+    )
+    registration = ProfessionalRegistration.body + ":" + ProfessionalRegistration.number
+    registrations = (
+        sa.select(sa.func.aggregate_strings(registration, SEPARATOR))
+        .where(ProfessionalRegistration.user_id == UserAccount.id)
         .correlate(UserAccount)
         .scalar_subquery()
     )
@@ -57,6 +65,7 @@ def person_select() -> sa.Select[*tuple[Any, ...]]:
         UserAccount.additional_competencies,
         UserAccount.removed_competencies,
         roles.label("roles"),
+        registrations.label("registrations"),
         organisations.label("organisations"),
         primary.label("primary_organisation_id"),
     )

@@ -25,11 +25,12 @@ from quill.errors import (
     PatientNotFound,
     PermissionLevelUnknown,
     ReauthenticationRequired,
+    RegistrationTaken,
     SuperadminMissing,
     UsernameTaken,
     UserNotFound,
 )
-from quill.identity import catalogue
+from quill.identity import catalogue, registration
 from quill.identity.people import Person
 from quill.kit.ids import UserId
 from quill.staff import service as staff
@@ -46,6 +47,9 @@ from quill.staff.schemas import (
     LoginsOut,
     OwnCompetenciesIn,
     ProfessionOut,
+    RegistrationIn,
+    RegistrationOut,
+    RegulatorOut,
     RolesOut,
     UserActivityOut,
     UserChangeIn,
@@ -55,13 +59,15 @@ from quill.staff.schemas import (
     UsersOut,
     UserSummary,
 )
+from quill.unit import Reader
 
 router = APIRouter(prefix="/api", tags=["people"], dependencies=[Depends(refuse_unknown_query)])
 
 UserPath = Annotated[RowId, Path(description="Number of the account.")]
 
 _ACCOUNT_ERRORS = (
-    SuperadminMissing, MissingFields, PasswordTooShort, PasswordTooCommon, UsernameTaken, EmailTaken, Overloaded,
+    SuperadminMissing, MissingFields, PasswordTooShort, PasswordTooCommon, UsernameTaken, EmailTaken,
+    RegistrationTaken, Overloaded,
 )  # fmt: skip
 
 
@@ -80,6 +86,7 @@ async def create_user_with_cbac(
         additional_competencies=body.additional_competencies,
         removed_competencies=body.removed_competencies,
         roles=body.roles,
+        registrations=_pairs(body.professional_registrations) or (),
     )
     user_id, username = await staff.create(unit, actor, authenticator.passwords, wish)
     return UserDoneOut(detail="created", id=user_id, username=username, email=body.email)
@@ -103,6 +110,7 @@ async def update_user(
         additional_competencies=body.additional_competencies,
         removed_competencies=body.removed_competencies,
         roles=body.roles,
+        registrations=_pairs(body.professional_registrations),
         is_active=body.is_active,
     )
     person = await staff.change(unit, actor, authenticator.passwords, UserId(user_id), changes)
@@ -156,10 +164,11 @@ async def get_user(actor: AdminReader, reader: ReaderDep, user_id: UserPath) -> 
         base_profession=person.profession,
         additional_competencies=list(person.additional_competencies),
         removed_competencies=list(person.removed_competencies),
-        final_competencies=sorted(person.competencies),
+        final_competencies=sorted(person.competencies_held(reader.settings)),
         system_permissions=person.level.value,
         is_active=person.is_active,
         roles=list(person.roles),
+        professional_registrations=[RegistrationOut.model_validate(held) for held in person.registrations],
         totp_enabled=person.is_totp_enabled,
         fhir_patient_id=person.patient_id,
         organisations=[EmployerOut.model_validate(employer) for employer in found.organisations],
@@ -246,7 +255,7 @@ async def disable_user_totp(actor: UserChanger, unit: UnitDep, user_id: UserPath
 @router.get("/cbac/my-competencies")
 async def get_my_competencies(actor: SignedInReader, reader: ReaderDep) -> CompetenciesOut:
     """Read one's own competencies."""
-    return _competencies(await staff.get_competencies(reader, actor))
+    return _competencies(await staff.get_competencies(reader, actor), reader)
 
 
 @router.patch("/cbac/my-competencies", responses=answers(OwnHighRiskCompetency, LevelMissing))
@@ -255,16 +264,25 @@ async def update_my_competencies(actor: AdminWriter, unit: UnitDep, body: OwnCom
     person = await staff.change_own_competencies(
         unit, actor, additional=body.additional_competencies, removed=body.removed_competencies
     )
-    return _competencies(person)
+    return _competencies(person, unit)
 
 
 @router.get("/cbac/catalogue")
-async def get_catalogue(actor: SignedInReader) -> CatalogueOut:
-    """List the professions with their competencies, and the competencies with category and risk."""
+async def get_catalogue(actor: SignedInReader, reader: ReaderDep) -> CatalogueOut:
+    """List the professions with competencies and regulator, the competencies with category and risk, the regulators.
+
+    Where `registration_enforced`, a profession that `requires_registration` counts only for those whose registration
+    with that regulator is recorded.
+    """
     del actor
     return CatalogueOut(
-        professions=[ProfessionOut(id=name, competencies=sorted(held)) for name, held in catalogue.PROFESSIONS.items()],
+        professions=[
+            ProfessionOut(id=name, competencies=sorted(held), requires_registration=registration.REQUIRED.get(name))
+            for name, held in catalogue.PROFESSIONS.items()
+        ],
         competencies=[CompetencyOut.model_validate(entry) for entry in catalogue.COMPETENCIES.values()],
+        regulators=[RegulatorOut.model_validate(entry) for entry in registration.REGULATORS.values()],
+        registration_enforced=reader.settings.require_professional_registration,
     )
 
 
@@ -275,12 +293,16 @@ async def list_roles(actor: SignedInReader) -> RolesOut:
     return RolesOut(roles=list(catalogue.ROLES))
 
 
-def _competencies(person: Person) -> CompetenciesOut:
+def _pairs(registrations: list[RegistrationIn] | None) -> list[tuple[str, str]] | None:
+    return None if registrations is None else [(told.body, told.number) for told in registrations]
+
+
+def _competencies(person: Person, reader: Reader) -> CompetenciesOut:
     return CompetenciesOut(
         user_id=person.user_id,
         username=person.username,
         base_profession=person.profession,
         additional_competencies=list(person.additional_competencies),
         removed_competencies=list(person.removed_competencies),
-        final_competencies=sorted(person.competencies),
+        final_competencies=sorted(person.competencies_held(reader.settings)),
     )

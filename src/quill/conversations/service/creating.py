@@ -113,7 +113,7 @@ async def _others(unit: Unit, actor: Actor, patient_id: PatientId, wanted: Conve
             raise PatientHasNoAccount
         named.add(account)
     named.discard(actor.person_id)
-    allowed = await access.find_allowed(unit.session, patient_id, named, READING)
+    allowed = await access.find_allowed(unit, patient_id, named, READING)
     if allowed.keys() != named:
         raise Unprocessable.at(
             "participant_ids",

@@ -80,7 +80,7 @@ async def import_conversations(
         for found in conversations
         for user_id in (*found.participant_ids, *(message.sender_id for message in found.messages))
     }
-    people = await identity.find_actors(unit.session, everybody)
+    people = await identity.find_actors(unit.session, unit.settings, everybody)
     if people.keys() != everybody or not all(found.messages for found in conversations):
         raise ValueError("Everybody in a conversation must be known, and a conversation begins with a message.")
     given = await numbers.take(unit.session, "conversation", len(conversations))

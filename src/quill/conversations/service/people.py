@@ -50,7 +50,7 @@ async def add(unit: Unit, actor: Actor, conversation_id: ConversationId, wanted:
     known = await wire.find_participant(unit, conversation_id, user_id)
     if known is not None:
         return known
-    allowed = await access.find_allowed(unit.session, PatientId(row.patient_id), [user_id], READING)
+    allowed = await access.find_allowed(unit, PatientId(row.patient_id), [user_id], READING)
     if user_id not in allowed:
         raise Unprocessable.at(
             "user_id",

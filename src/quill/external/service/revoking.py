@@ -67,7 +67,7 @@ async def revoke(unit: Unit, actor: Actor, patient_id: PatientId, user_id: UserI
 
 
 async def _has_only_the_grant(unit: Unit, user_id: UserId, patient_id: PatientId) -> bool:
-    person = await identity.find_actor(unit.session, user_id)
+    person = await identity.find_actor(unit.session, unit.settings, user_id)
     if person is None:
         return True
     return await access.find_relationship(unit.session, person, patient_id) in {None, Relationship.EXTERNAL_GRANT}

@@ -590,6 +590,20 @@ def upgrade() -> None:
         )
 
     op.create_table(
+        "professional_registration",
+        sa.Column("user_id", sa.Integer(), nullable=False),
+        sa.Column("body", sa.String(length=16), nullable=False),
+        sa.Column("number", sa.String(length=16), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["user_id"],
+            ["user_account.id"],
+            name=op.f("fk_professional_registration_user_id_user_account"),
+            ondelete="CASCADE",
+        ),
+        sa.PrimaryKeyConstraint("user_id", "body", name=op.f("pk_professional_registration")),
+        sa.UniqueConstraint("body", "number", name=op.f("uq_professional_registration_body_number")),
+    )
+    op.create_table(
         "push_subscription",
         sa.Column("id", sa.Integer(), nullable=False),
         sa.Column("user_id", sa.Integer(), nullable=False),
@@ -818,6 +832,7 @@ def downgrade() -> None:
         batch_op.drop_index("ix_push_subscription_user_id")
 
     op.drop_table("push_subscription")
+    op.drop_table("professional_registration")
     with op.batch_alter_table("patient_index", schema=None) as batch_op:
         batch_op.drop_index(
             "uq_patient_index_nhs_number",

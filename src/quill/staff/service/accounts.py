@@ -12,7 +12,7 @@ from quill.auth import new_passwords
 from quill.auth import service as auth
 from quill.auth.passwords import Passwords
 from quill.errors import MissingFields, Unprocessable, UserNotFound
-from quill.identity import people
+from quill.identity import people, registration
 from quill.identity import service as identity
 from quill.identity.people import Person
 from quill.identity.service import NewPerson
@@ -25,7 +25,7 @@ LONGEST_USERNAME = 150
 
 @dataclass(frozen=True, slots=True)
 class NewAccount:
-    """An account an admin wants made; texts are trimmed, and may be blank."""
+    """An account an admin wants made; texts are trimmed, and may be blank; registrations are regulator and number."""
 
     name: str
     username: str | None
@@ -36,6 +36,7 @@ class NewAccount:
     additional_competencies: Sequence[str]
     removed_competencies: Sequence[str]
     roles: Sequence[str]
+    registrations: Sequence[tuple[str, str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +52,7 @@ class Changes:
     additional_competencies: Sequence[str] | None = None
     removed_competencies: Sequence[str] | None = None
     roles: Sequence[str] | None = None
+    registrations: Sequence[tuple[str, str]] | None = None
     is_active: bool | None = None
 
 
@@ -69,6 +71,7 @@ async def create(unit: Unit, actor: Actor, passwords: Passwords, wish: NewAccoun
         PasswordTooCommon: 400.
         UsernameTaken: 400, case ignored.
         EmailTaken: 400, case ignored.
+        RegistrationTaken: 409, a registration is another person's.
         Unprocessable: 422, something is not in the catalogues.
     """
     rules.check_may_administer(unit, actor, None, wish.level)
@@ -85,6 +88,7 @@ async def create(unit: Unit, actor: Actor, passwords: Passwords, wish: NewAccoun
         competencies=[*wish.additional_competencies, *wish.removed_competencies],
         roles=wish.roles,
     )
+    registrations = registration.checked(wish.registrations)
     async with unit.reading() as session:
         await identity.check_free(session, username, wish.email)
     person = NewPerson(
@@ -97,6 +101,7 @@ async def create(unit: Unit, actor: Actor, passwords: Passwords, wish: NewAccoun
         additional_competencies=wish.additional_competencies,
         removed_competencies=wish.removed_competencies,
         roles=wish.roles,
+        registrations=registrations,
     )
     return await identity.create_person(unit, actor, person), username
 
@@ -118,6 +123,7 @@ async def change(unit: Unit, actor: Actor, passwords: Passwords, user_id: UserId
         PasswordTooCommon: 400.
         UsernameTaken: 400, case ignored.
         EmailTaken: 400, case ignored.
+        RegistrationTaken: 409, a registration is another person's.
         Unprocessable: 422, something is not in the catalogues.
     """
     async with unit.reading() as session:
@@ -167,6 +173,7 @@ def _applied(person: Person, changes: Changes) -> Person:
         "additional_competencies": _sorted(changes.additional_competencies),
         "removed_competencies": _sorted(changes.removed_competencies),
         "roles": _sorted(changes.roles),
+        "registrations": registration.checked(changes.registrations) if changes.registrations is not None else None,
         "is_active": changes.is_active,
     }
     after = dataclasses.replace(person, **{field: value for field, value in wanted.items() if value is not None})
@@ -201,6 +208,7 @@ def _rights(person: Person) -> tuple[object, ...]:
         person.additional_competencies,
         person.removed_competencies,
         person.roles,
+        person.registrations,
     )
 
 
@@ -210,6 +218,8 @@ def _record(unit: Unit, actor: Actor, before: Person, after: Person) -> None:
         audit.record(unit, actor, Act.USER_ENABLE if after.is_active else Act.USER_DISABLE, subject=subject)
     if before.roles != after.roles:
         audit.record(unit, actor, Act.ROLES_CHANGE, subject=subject)
+    if before.registrations != after.registrations:
+        audit.record(unit, actor, Act.REGISTRATIONS_CHANGE, subject=subject)
     if before.competencies != after.competencies:
         audit.record(unit, actor, Act.COMPETENCIES_CHANGE, subject=subject)
     if before.level != after.level:
