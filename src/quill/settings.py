@@ -141,6 +141,11 @@ class Settings(BaseSettings):
         return self.audit_anchor_file or self.data_dir / "audit-anchors.log"
 
     @property
+    def source_uri(self) -> str:
+        """Return what names this Quill as the source of a record (FHIR R4, ``Meta.source``)."""
+        return self.public_url.rstrip("/")
+
+    @property
     def resolved_mail_from(self) -> str:
         """Return the sender address of mail."""
         return self.mail_from or f"noreply@{urlsplit(self.public_url).hostname}"

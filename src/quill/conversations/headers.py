@@ -12,6 +12,8 @@ from quill.kit.clock import rfc3339
 from quill.kit.documents import Document
 from quill.ports.fhir import FhirStore, StoredResource
 from quill.ports.fhir_communication import ConversationFacts, ParticipantFacts, conversation_facts, rewritten
+from quill.ports.fhir_meta import with_source
+from quill.unit import Unit
 
 MOST_TRIES = 20
 """Writers of one header who come at the same moment; each of them lets another one through."""
@@ -75,7 +77,7 @@ async def read(fhir: FhirStore, fhir_id: str) -> tuple[StoredResource, Conversat
     return stored, facts
 
 
-async def apply(fhir: FhirStore, fhir_id: str, change: Document) -> StoredResource:
+async def apply(unit: Unit, fhir_id: str, change: Document) -> StoredResource:
     """Make a change to a header, on top of whatever others have made of it meanwhile.
 
     Returns:
@@ -86,12 +88,13 @@ async def apply(fhir: FhirStore, fhir_id: str, change: Document) -> StoredResour
         RequestInProgress: 409, too many others change it at this moment.
     """
     for _ in range(MOST_TRIES):
-        stored, facts = await read(fhir, fhir_id)
+        stored, facts = await read(unit.fhir, fhir_id)
         changed = applied(facts, change)
         if changed == facts:
             return stored
         try:
-            return await fhir.write(rewritten(stored.document, changed), if_match=stored.version)
+            document = with_source(rewritten(stored.document, changed), unit.settings.source_uri)
+            return await unit.fhir.write(document, if_match=stored.version)
         except StaleEdit:
             continue
     raise RequestInProgress

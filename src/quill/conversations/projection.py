@@ -115,7 +115,7 @@ class ChangeKind:
 
     async def write(self, unit: Unit, payload: Document) -> Document:
         """Make the change to the header as it is now; returns the header with it."""
-        return _written(await headers.apply(unit.fhir, payload["fhir_id"], payload["change"]))
+        return _written(await headers.apply(unit, payload["fhir_id"], payload["change"]))
 
     async def has_landed(self, unit: Unit, payload: Document) -> Document | bool:
         """Return the header if it shows the change, otherwise ``False``."""

@@ -19,6 +19,7 @@ from quill.patients import nhs_number, queries
 from quill.patients.models import PatientDocument, PatientIdentifier, PatientIndex
 from quill.ports import fhir_patient
 from quill.ports.fhir import ResourceType, StoredResource
+from quill.ports.fhir_meta import comparable_meta
 from quill.unit import Unit
 
 LONGEST_KEY = 200
@@ -78,7 +79,7 @@ def same_content(one: Document, other: Document) -> bool:
 
 
 def _content(document: Document) -> bytes:
-    meta = {key: value for key, value in document.get("meta", {}).items() if key not in {"versionId", "lastUpdated"}}
+    meta = comparable_meta(document)
     rest = {key: value for key, value in document.items() if key != "meta"}
     return _comparing_encoder.encode(rest | ({"meta": meta} if meta else {}))
 

@@ -21,6 +21,7 @@ from quill.ports.fhir_communication import (
     conversation_document,
     message_document,
 )
+from quill.ports.fhir_meta import with_source
 from quill.unit import Unit
 
 
@@ -88,10 +89,11 @@ async def import_conversations(
     messages = await numbers.take(unit.session, "message", sum(len(found.messages) for found in conversations))
     following = iter(messages)
     rows: list[dict[str, Any]] = []
+    source = unit.settings.source_uri
     for header, found in zip(headers, conversations, strict=True):
-        await unit.fhir.write(conversation_document(header), if_match=0)
+        await unit.fhir.write(with_source(conversation_document(header), source), if_match=0)
         for facts in _messages(header, found, following, people):
-            await unit.fhir.write(message_document(facts), if_match=0)
+            await unit.fhir.write(with_source(message_document(facts), source), if_match=0)
             rows.append(message_row(facts, header.number, created_at=facts.sent_at, amends_id=None))
         audit.record(
             unit,
