@@ -140,6 +140,7 @@ class Act(StrEnum):
     EXPORT_COPY = "export:copy"
     DEMO_FILL = "demo:fill"
     AUDIT_VERIFY = "audit:verify"
+    AUDIT_EXPORT = "audit:export"
 
 
 def record(

@@ -1,5 +1,6 @@
 """Every command, its words and its options; what it does is in the module it imports."""
 
+import datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -146,6 +147,19 @@ def doctor() -> None:
     from quill.cli import doctor as checks
 
     checks.examine()
+
+
+@audit_app.command("export")
+def audit_export(
+    since: Annotated[datetime.datetime | None, typer.Option(help="Only from this UTC time on.")] = None,
+    until: Annotated[datetime.datetime | None, typer.Option(help="Only before this UTC time.")] = None,
+    patient: Annotated[str | None, typer.Option(help="Only about this patient.")] = None,
+    output: Annotated[Path | None, typer.Option(help="New file to write; standard output when left out.")] = None,
+) -> None:
+    """Write the trail as FHIR R4 AuditEvents, one a line (NDJSON), oldest first; the export is audited itself."""
+    from quill.cli import trail
+
+    trail.export_trail(since=since, until=until, patient_id=patient, output=output)
 
 
 @audit_app.command("verify")
