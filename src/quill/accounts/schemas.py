@@ -30,8 +30,8 @@ Username = Annotated[str, Trimmed(150), AfterValidator(_check_username)]
 EmailAddress = Annotated[str, Trimmed(255), AfterValidator(_check_address)]
 Code = Annotated[str, Trimmed(32)]
 
-OrganisationNumber = Annotated[int, Field(ge=-(2**31), lt=2**31)]
-"""A number the database can compare with; whether an organisation has it, the service says."""
+OrganisationNumber = Annotated[int, Field(strict=True, ge=-(2**31), lt=2**31)]
+"""A number the database can compare with, not a text; whether an organisation has it, the service says."""
 
 
 class LoginIn(Input):
