@@ -55,7 +55,7 @@ async def enqueue_mail(unit: Unit, *, to: str, template: str, facts: dict[str, s
         unit: the transaction.
         to: one address.
         template: ``password-reset`` (facts ``link``, optional ``lifetime`` such as "30 minutes"), ``password-changed``
-            (no facts), or ``invite`` (facts ``link``, optional ``lifetime``).
+            and ``password-was-reset`` (no facts), or ``invite`` (facts ``link``, optional ``lifetime``).
         facts: what the template needs; never patient data.
 
     Raises:
