@@ -2,9 +2,10 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Path, Query
+from fastapi import APIRouter, Depends, Path, Query, Request
 
 from quill.access.guards import AdminReader, AdminWriter, AuthenticatorDep, SignedInReader
+from quill.auth.service import SignedIn
 from quill.edge.inputs import PageQuery, RowId, refuse_unknown_query
 from quill.edge.problems import answers
 from quill.edge.units import ReaderDep, UnitDep
@@ -94,12 +95,24 @@ async def create_user_with_cbac(
 
 @router.patch(
     "/users/{user_id}",
-    responses=answers(*_ACCOUNT_ERRORS, UserNotFound, OwnLevel, OwnHighRiskCompetency, LastSuperadmin),
+    responses=answers(
+        *_ACCOUNT_ERRORS, UserNotFound, OwnLevel, OwnHighRiskCompetency, ReauthenticationRequired, LastSuperadmin
+    ),
 )
 async def update_user(
-    actor: UserChanger, unit: UnitDep, authenticator: AuthenticatorDep, user_id: UserPath, body: UserChangeIn
+    request: Request,
+    actor: UserChanger,
+    unit: UnitDep,
+    authenticator: AuthenticatorDep,
+    user_id: UserPath,
+    body: UserChangeIn,
 ) -> UserDoneOut:
-    """Change an account, all or nothing. A new password, new rights and disabling end the person's logins."""
+    """Change an account, all or nothing. A new password, new rights and disabling end the person's logins.
+
+    One's own password and address are changed from here only with a sign-in of the last 15 minutes;
+    `POST /api/auth/change-password` asks for the current password instead.
+    """
+    signed_in: SignedIn = request.state.signed_in
     changes = staff.Changes(
         name=body.name,
         username=body.username,
@@ -113,7 +126,9 @@ async def update_user(
         registrations=_pairs(body.professional_registrations),
         is_active=body.is_active,
     )
-    person = await staff.change(unit, actor, authenticator.passwords, UserId(user_id), changes)
+    person = await staff.change(
+        unit, actor, authenticator.passwords, UserId(user_id), changes, is_fresh=signed_in.is_fresh
+    )
     return UserDoneOut(detail="updated", id=person.user_id, username=person.username, email=person.email)
 
 

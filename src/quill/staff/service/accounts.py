@@ -11,7 +11,7 @@ from quill.audit.service import Act
 from quill.auth import new_passwords
 from quill.auth import service as auth
 from quill.auth.passwords import Passwords
-from quill.errors import MissingFields, Unprocessable, UserNotFound
+from quill.errors import MissingFields, ReauthenticationRequired, Unprocessable, UserNotFound
 from quill.identity import people, registration
 from quill.identity import service as identity
 from quill.identity.people import Person
@@ -106,8 +106,18 @@ async def create(unit: Unit, actor: Actor, passwords: Passwords, wish: NewAccoun
     return await identity.create_person(unit, actor, person), username
 
 
-async def change(unit: Unit, actor: Actor, passwords: Passwords, user_id: UserId, changes: Changes) -> Person:
+async def change(
+    unit: Unit, actor: Actor, passwords: Passwords, user_id: UserId, changes: Changes, *, is_fresh: bool = False
+) -> Person:
     """Change an account, all or nothing; a change of password or rights ends the person's logins.
+
+    Args:
+        unit: the transaction.
+        actor: who changes it.
+        passwords: hashing and its rules.
+        user_id: whose.
+        changes: what is to be different.
+        is_fresh: whether the actor signed in a short time ago, which a new password or address of one's own needs.
 
     Returns:
         The account as it stands now.
@@ -117,6 +127,7 @@ async def change(unit: Unit, actor: Actor, passwords: Passwords, user_id: UserId
         SuperadminMissing: 403, an admin wants to change an admin, or make one.
         OwnLevel: 403, one's own level.
         OwnHighRiskCompetency: 403, for oneself.
+        ReauthenticationRequired: 403, one's own password or address, and the sign-in is not fresh.
         LastSuperadmin: 409.
         MissingFields: 400, the e-mail address is blank.
         PasswordTooShort: 400.
@@ -131,6 +142,8 @@ async def change(unit: Unit, actor: Actor, passwords: Passwords, user_id: UserId
     if seen is None:
         raise UserNotFound
     rules.check_change(unit, actor, seen, _applied(seen, changes))
+    if actor.user_id == user_id and not is_fresh:
+        _check_account_is_not_taken_over(unit, actor, seen, changes)
     if changes.email == "":
         raise MissingFields("Email is required")
     # Before the first statement of the transaction, which would hold the database's writer lock while hashing.
@@ -161,6 +174,22 @@ async def switch(unit: Unit, actor: Actor, passwords: Passwords, user_id: UserId
         LastSuperadmin: 409.
     """
     return await change(unit, actor, passwords, user_id, Changes(is_active=is_active))
+
+
+def _check_account_is_not_taken_over(unit: Unit, actor: Actor, person: Person, changes: Changes) -> None:
+    """Refuse what would give the account to whoever finds its owner's browser signed in.
+
+    The address counts as much as the password, because a reset link goes there.
+
+    Raises:
+        ReauthenticationRequired: 403.
+    """
+    moves_address = changes.email is not None and identity.folded(changes.email) != identity.folded(person.email)
+    if changes.password is None and not moves_address:
+        return
+    act = Act.USER_CHANGE if changes.password is None else Act.PASSWORD_CHANGE
+    audit.record_refusal(unit, actor, act, reason=ReauthenticationRequired.code, subject=f"user:{person.user_id}")
+    raise ReauthenticationRequired("Sign in again to change your own password or e-mail address here")
 
 
 def _applied(person: Person, changes: Changes) -> Person:
