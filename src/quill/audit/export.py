@@ -37,7 +37,7 @@ _TYPES = {
         ("sign-in", "sign-out", "login", "token", "password", "password-reset", "two-factor", "recovery-code"),
         _AUTHENTICATION,
     ),
-    **dict.fromkeys(("user", "roles", "competencies", "registrations", "request"), _SECURITY),
+    **dict.fromkeys(("user", "roles", "competencies", "registrations", "request", "secrets"), _SECURITY),
     **dict.fromkeys(
         ("patient", "letter", "prescription", "conversation", "message", "participant", "access"), _PATIENT_RECORD
     ),

@@ -138,6 +138,7 @@ class Act(StrEnum):
     PROJECTION_REBUILD = "projection:rebuild"
     STORES_RECONCILE = "stores:reconcile"
     EXPORT_COPY = "export:copy"
+    SECRETS_RESEAL = "secrets:reseal"
     DEMO_FILL = "demo:fill"
     AUDIT_VERIFY = "audit:verify"
     AUDIT_EXPORT = "audit:export"

@@ -120,6 +120,14 @@ def rebuild_projection() -> None:
 
 
 @app.command()
+def reseal_secrets() -> None:
+    """Seal everything kept under the previous secret key under the current one, and say how much that was."""
+    from quill.cli import secret_key
+
+    secret_key.reseal()
+
+
+@app.command()
 def openapi(
     file: Annotated[Path | None, typer.Argument(help="Where to write it; standard output when left out.")] = None,
     check: Annotated[Path | None, typer.Option(help="Only tell whether this file is up to date.")] = None,

@@ -374,6 +374,12 @@ async def lock_superadmins(session: AsyncSession) -> list[int]:
     return list(await session.scalars(statement))
 
 
+async def lock_totp_secrets(session: AsyncSession) -> Sequence[sa.Row[*tuple[Any, ...]]]:
+    """Return who has a sealed TOTP secret with the secret, locked: signing in may seal one anew at this moment."""
+    statement = sa.select(UserAccount.id, UserAccount.totp_secret).where(UserAccount.totp_secret.is_not(None))
+    return (await session.execute(statement.order_by(UserAccount.id).with_for_update())).all()
+
+
 async def linked_patient(session: AsyncSession, user_id: UserId) -> str | None:
     """Return the patient record that is an account's own."""
     return await session.scalar(sa.select(UserAccount.patient_id).where(UserAccount.id == user_id))
