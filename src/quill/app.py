@@ -211,7 +211,7 @@ async def _telling(app: FastAPI, services: Services) -> AsyncIterator[None]:
         services,
         {
             "mail": MailCarrier(_mailer(settings)),
-            "push": PushCarrier(services.database, sender, _may_notify(may_read)),
+            "push": PushCarrier(services, sender, _may_notify(may_read)),
         },
     )
     tasks = [asyncio.create_task(feed.run(), name="feed"), asyncio.create_task(worker.run(), name="outbox")]

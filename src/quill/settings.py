@@ -78,6 +78,11 @@ class Settings(BaseSettings):
         description="Names of organisations are shown to strangers, for the registration form's picker; `false` shows "
         "none, and people are made by an admin or join by the number they were told.",
     )
+    require_professional_registration: bool = Field(
+        False,
+        description="`true` lets a profession that needs a registration (GMC, NMC, HCPC, GPhC) count only for people "
+        "whose registration is recorded. Record them first, then turn this on.",
+    )
     access_token_seconds: int = Field(15 * 60, ge=10, description="Lifetime of access and CSRF tokens.")
     refresh_token_seconds: int = Field(7 * 24 * 3600, ge=60, description="Lifetime of refresh tokens.")
     password_reset_seconds: int = Field(30 * 60, ge=60, description="Lifetime of the links that reset a password.")
@@ -144,6 +149,11 @@ class Settings(BaseSettings):
     def resolved_anchor_file(self) -> Path:
         """Return the file audit seals are anchored in."""
         return self.audit_anchor_file or self.data_dir / "audit-anchors.log"
+
+    @property
+    def source_uri(self) -> str:
+        """Return what names this Quill as the source of a record (FHIR R4, ``Meta.source``)."""
+        return self.public_url.rstrip("/")
 
     @property
     def resolved_mail_from(self) -> str:

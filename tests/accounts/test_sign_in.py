@@ -48,6 +48,7 @@ def test_person_signs_in_and_is_told_who_they_are(clinic: Clinic) -> None:
         "totp_enabled": False,
         "enabled_features": [],
         "clinical_services_enabled": True,
+        "professional_registrations": [],
         "fhir_patient_id": None,
     }
     assert "prescribe_controlled_schedule_2" in competencies

@@ -28,7 +28,7 @@ def test_new_installation_is_led_from_doctor_to_a_person_who_can_sign_in(quill: 
     person = quill(
         *("create-user", "--username", "dr.osei", "--email", "dr.osei@example.org", "--permission", "staff"),
         *("--profession", "general_practitioner", "--role", "Clinician", "--organisation", "Riverside Surgery"),
-        "--password-stdin",
+        *("--registration", "gmc:1234567", "--password-stdin"),
         stdin="correct horse battery\n",
     )
     assert person.returncode == 0, person.stderr
@@ -41,6 +41,8 @@ def test_new_installation_is_led_from_doctor_to_a_person_who_can_sign_in(quill: 
         (("--permission", "king"), "Unknown permission level"),
         (("--profession", "wizard"), "Unknown profession"),
         (("--role", "Wizard"), "Unknown role"),
+        (("--registration", "GMC:12"), "not a registration number"),
+        (("--registration", "1234567"), "Unknown regulator"),
         (("--permission", "staff", "--organisation", "Nowhere"), "no organisation called"),
     ],
 )

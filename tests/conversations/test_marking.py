@@ -66,7 +66,7 @@ def test_message_that_arrives_while_reading_stays_unread(place: Surgery, monkeyp
     async def after_another_message(*args: Any) -> None:
         # Between what the reader is shown and the marker that remembers it, another message becomes durable.
         async with open_unit(services, RequestFacts("another", "test")) as unit:
-            doctor = await identity.find_actor(unit.session, UserId(place.doctor.id))
+            doctor = await identity.find_actor(unit.session, unit.settings, UserId(place.doctor.id))
             assert doctor is not None
             await conversations.send(unit, doctor, ConversationId(talk["id"]), "Just now")
         await original(*args)

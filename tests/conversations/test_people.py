@@ -222,7 +222,7 @@ def test_may_read_is_the_same_rule(clinic: Clinic, place: Surgery) -> None:
 
     def may(person: Person) -> bool:
         async def ask(unit: Unit) -> bool:
-            actor = await identity.find_actor(unit.session, UserId(person.id))
+            actor = await identity.find_actor(unit.session, unit.settings, UserId(person.id))
             assert actor is not None
             return await conversations.may_read(unit.session, actor, ConversationId(talk["id"]))
 

@@ -335,7 +335,7 @@ def test_number_of_statements_does_not_grow_with_rows(clinic: Clinic, place: Sur
     few = cost()
 
     async def fill(unit: Unit) -> None:
-        doctor = await identity.find_actor(unit.session, UserId(place.doctor.id))
+        doctor = await identity.find_actor(unit.session, unit.settings, UserId(place.doctor.id))
         assert doctor is not None
         for number in range(49):
             body = ConversationIn(
@@ -354,7 +354,7 @@ def test_number_of_statements_does_not_grow_with_rows(clinic: Clinic, place: Sur
 def _actor(clinic: Clinic, person: Person) -> Actor:
     async def find() -> Actor | None:
         async with clinic.services.database.reading() as session:
-            return await identity.find_actor(session, UserId(person.id))
+            return await identity.find_actor(session, clinic.services.settings, UserId(person.id))
 
     actor: Actor | None = clinic.run(find)
     assert actor is not None

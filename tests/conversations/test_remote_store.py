@@ -119,7 +119,7 @@ def crash(place: Surgery, act: Callable[[Unit, Actor], Awaitable[object]]) -> No
 
     async def work() -> None:
         async with place.clinic.services.database.reading() as session:
-            doctor = await identity.find_actor(session, UserId(place.doctor.id))
+            doctor = await identity.find_actor(session, place.clinic.services.settings, UserId(place.doctor.id))
         assert doctor is not None
         with pytest.raises(Crash):
             async with open_unit(place.clinic.services, RequestFacts("crashing", "test")) as unit:

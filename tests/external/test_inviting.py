@@ -5,6 +5,7 @@ import hashlib
 import json
 from typing import Any
 
+import pytest
 import sqlalchemy as sa
 import time_machine
 from pydantic import SecretStr
@@ -14,6 +15,7 @@ from quill.external.models import ExternalInvite
 from quill.kit import clock
 from quill.outbox.models import OutboxEntry
 from quill.unit import Unit
+from tests.accounts.browsers import Mailbox
 from tests.clinic import Clinic
 from tests.external.desk import NEWCOMER, STRANGER, Desk, use_settings
 from tests.letters.desk import deactivate
@@ -157,14 +159,16 @@ def test_too_many_invites_are_429_for_this_person_only(desk: Desk) -> None:
     assert desk.invite(by=desk.admin).status_code == 200
 
 
-def test_invite_is_emailed_when_mail_is_configured(desk: Desk) -> None:
+def test_invite_is_emailed_when_mail_is_configured(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     """gap: FRONTEND_URL is not used."""
+    mailbox = Mailbox(monkeypatch)
     use_settings(desk.clinic, smtp_url=SecretStr("smtp://127.0.0.1:1"), public_url="http://testserver/")
     sent = desk.invite().json()
     assert sent["is_emailed"]
-    (payload,) = stored(desk.clinic, OutboxEntry.payload)
-    assert f"http://testserver{sent['invite_url']}" in payload
-    assert STRANGER in payload
+    (mail,) = mailbox.mails(desk.clinic)
+    assert (mail.to, mail.template) == (STRANGER, "invite")
+    assert mail.link == f"http://testserver{sent['invite_url']}"
+    assert stored(desk.clinic, OutboxEntry.payload) == [None]
 
 
 def test_without_mail_nothing_is_queued(desk: Desk) -> None:

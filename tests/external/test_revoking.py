@@ -1,6 +1,7 @@
 """Who has access, and ending it for good."""
 
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -8,15 +9,26 @@ import sqlalchemy as sa
 from quill.access import service as access
 from quill.access.service import Relationship
 from quill.actor import Level
+from quill.adapters.fhir.embedded import EmbeddedFhirStore
+from quill.app import KINDS
+from quill.conversations.rebuild import rebuild_projection
 from quill.errors import FhirRefused, FhirUnavailable
 from quill.identity import service as identity
 from quill.identity.models import ExternalAccess, UserAccount
 from quill.kit.ids import PatientId, UserId
+from quill.ports.fhir import StoredResource
+from quill.ports.fhir_communication import conversation_facts
 from quill.unit import Unit
 from tests.clinic import Person
-from tests.conversations.talk import begin, read, send, try_send
+from tests.conversations.talk import begin, listed, read, send, try_send
 from tests.external.desk import NEWCOMER, STRANGER, Desk
-from tests.remote_like import Line, with_remote_fhir
+from tests.remote_like import Line, sweep_after_leases_ran_out, with_remote_fhir
+
+
+@pytest.fixture(autouse=True)
+def sweeps_are_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the application not sweep by itself, so that these tests say when."""
+    monkeypatch.setattr("quill.app.SWEEP_AFTER_START_SECONDS", 3600.0)
 
 
 def test_list_shows_who_has_access(desk: Desk) -> None:
@@ -104,7 +116,7 @@ def test_grants_of_every_level_open_and_are_revoked(desk: Desk, level: Level) ->
     person = desk.clinic.person("doctor", level=level)
 
     async def tie(unit: Unit) -> Relationship | None:
-        actor = await identity.find_actor(unit.session, UserId(person.id))
+        actor = await identity.find_actor(unit.session, unit.settings, UserId(person.id))
         assert actor is not None
         return await access.find_relationship(unit.session, actor, PatientId(desk.patient_id))
 
@@ -205,29 +217,137 @@ def test_colleague_with_a_grant_too_stays_in_conversations(desk: Desk) -> None:
     send(colleague, talk)
 
 
-def test_remote_store_hears_of_it_and_the_audit_row_comes_once(desk: Desk) -> None:
+@pytest.fixture
+def line(desk: Desk) -> Line:
+    """Put a FHIR store of its own behind the application; returns the line to it."""
+    line = Line()
+    desk.clinic.client.app.state.services = with_remote_fhir(desk.clinic.services, line)  # type: ignore[attr-defined]
+    return line
+
+
+def sweep(desk: Desk) -> int:
+    closed: int = desk.clinic.run(sweep_after_leases_ran_out, desk.clinic.services, KINDS)
+    return closed
+
+
+def named(desk: Desk, talk: dict[str, Any]) -> list[int]:
+    """Return whom the header in the store names, behind the line and the API alike."""
+
+    async def find() -> StoredResource | None:
+        async with desk.clinic.services.database.reading() as session:
+            return await EmbeddedFhirStore(session).find("Communication", talk["fhir_conversation_id"])
+
+    stored: StoredResource | None = desk.clinic.run(find)
+    facts = conversation_facts(stored.document) if stored is not None else None
+    assert facts is not None
+    return sorted(found.user_id for found in facts.participants)
+
+
+def shown(reader: Person, talk: dict[str, Any]) -> list[int]:
+    return sorted(row["user_id"] for row in read(reader, talk).json()["participants"])
+
+
+@pytest.mark.usefixtures("line")
+def test_store_hears_of_it_from_the_sweep_and_each_part_ended_is_audited_once(desk: Desk) -> None:
+    doctor = desk.clinic.clinician(desk.organisation)
     person = desk.newcomer()
-    talks = [begin(person, desk.patient_id) for _ in range(2)]
-    desk.clinic.client.app.state.services = with_remote_fhir(desk.clinic.services, Line())  # type: ignore[attr-defined]
+    talks = [begin(doctor, desk.patient_id, person), begin(person, desk.patient_id, doctor)]
     assert desk.revoke(person.id).status_code == 200
     for talk in talks:
         assert read(person, talk).status_code == 404
+        assert shown(doctor, talk) == [doctor.id]
+        assert named(desk, talk) == [doctor.id, person.id]
+    assert sweep(desk) == 2
+    for talk in talks:
+        assert shown(doctor, talk) == named(desk, talk) == [doctor.id]
+    assert sweep(desk) == 0
     assert len(desk.clinic.audited("external-access:revoke")) == 1
+    assert [row.actor_user_id for row in desk.clinic.audited("participant:remove")] == [desk.patient.id] * 2
 
 
-@pytest.mark.parametrize(("trouble", "status"), [(FhirUnavailable(), 503), (FhirRefused(), 502)])
-def test_access_ends_even_when_the_store_does_not_answer(desk: Desk, trouble: Exception, status: int) -> None:
-    """The store may keep a name in conversations, but not the door open."""
+@pytest.mark.parametrize("trouble", [FhirUnavailable(), FhirRefused()])
+def test_nothing_of_a_revocation_waits_for_the_store_and_nothing_revives_it(
+    desk: Desk, line: Line, trouble: Exception
+) -> None:
+    """Decisions, rule 22: grants, pending invites and parts in conversations end together, and stay ended."""
+    doctor = desk.clinic.clinician(desk.organisation)
     person = desk.newcomer()
     pending = desk.token()
-    talk = begin(person, desk.patient_id)
-    line = Line()
-    desk.clinic.client.app.state.services = with_remote_fhir(desk.clinic.services, line)  # type: ignore[attr-defined]
+    talk = begin(doctor, desk.patient_id, person)
     line.cut(trouble)
-    assert desk.revoke(person.id, by=desk.admin).status_code == status
+    assert desk.revoke(person.id, by=desk.admin).status_code == 200
     assert not desk.may_read(person)
-    assert read(person, talk).status_code == 404
     assert desk.accept(pending).status_code == 410
     assert desk.grants() == []
     (row,) = desk.clinic.audited("external-access:revoke")
     assert (row.actor_user_id, row.outcome) == (desk.admin.id, "allowed")
+    assert sweep(desk) == 0, "the store is still away"
+    assert desk.accept(desk.token()).status_code == 200
+    assert desk.may_read(person)
+    assert read(person, talk).status_code == 404, "access given anew does not bring back the part taken before"
+    line.mend()
+    assert sweep(desk) == 1
+    assert read(person, talk).status_code == 404
+    assert shown(doctor, talk) == named(desk, talk) == [doctor.id]
+
+
+@pytest.mark.usefixtures("line")
+def test_header_that_names_somebody_still_brings_nobody_back(desk: Desk) -> None:
+    doctor, colleague = desk.clinic.clinician(desk.organisation), desk.clinic.clinician(desk.organisation)
+    person = desk.newcomer()
+    talk = begin(doctor, desk.patient_id, person)
+    assert desk.revoke(person.id).status_code == 200
+    assert desk.accept(desk.token()).status_code == 200
+    url = f"/api/conversations/{talk['id']}"
+    # Another change of the same header is projected before the sweep has corrected it.
+    assert doctor.post(f"{url}/participants", {"user_id": colleague.id}).status_code == 200
+    assert named(desk, talk) == sorted([doctor.id, person.id, colleague.id])
+    assert shown(doctor, talk) == sorted([doctor.id, colleague.id])
+    assert read(person, talk).status_code == 404
+    # Nor do tables made anew from that header.
+    desk.clinic.run(rebuild_projection, desk.clinic.services)
+    assert shown(doctor, talk) == sorted([doctor.id, colleague.id])
+    assert sweep(desk) == 1
+    assert named(desk, talk) == shown(doctor, talk) == sorted([doctor.id, colleague.id])
+
+
+@pytest.mark.usefixtures("line")
+@pytest.mark.parametrize("is_swept_first", [True, False])
+def test_who_is_added_again_on_purpose_takes_part_again(desk: Desk, is_swept_first: bool) -> None:
+    doctor = desk.clinic.clinician(desk.organisation)
+    person = desk.newcomer()
+    talk = begin(doctor, desk.patient_id, person)
+    assert desk.revoke(person.id).status_code == 200
+    assert desk.accept(desk.token()).status_code == 200
+    if is_swept_first:
+        assert sweep(desk) == 1
+    added = doctor.post(f"/api/conversations/{talk['id']}/participants", {"user_id": person.id})
+    assert added.status_code == 200
+    assert read(person, talk).status_code == 200
+    assert sweep(desk) == (0 if is_swept_first else 1)
+    assert shown(doctor, talk) == named(desk, talk) == sorted([doctor.id, person.id])
+    send(person, talk)
+    desk.clinic.run(rebuild_projection, desk.clinic.services)
+    assert shown(doctor, talk) == sorted([doctor.id, person.id])
+
+
+async def heard() -> None:
+    """Let an answer through."""
+
+
+def test_part_on_its_way_when_access_ended_is_not_taken(desk: Desk, line: Line) -> None:
+    """A conversation that arrived in the store, whose answer was lost, and which the sweep projects later."""
+    doctor = desk.clinic.clinician(desk.organisation)
+    person = desk.newcomer()
+    # The header's answer arrives, that of the first message does not.
+    line.after_next("write", heard)
+    line.lose_next("write", FhirUnavailable)
+    body = {"patient_id": desk.patient_id, "initial_message": "Hello", "participant_ids": [person.id]}
+    assert doctor.post("/api/conversations", body).status_code == 503
+    line.mend()
+    assert desk.revoke(person.id).status_code == 200
+    assert desk.accept(desk.token()).status_code == 200
+    sweep(desk)
+    (talk,) = listed(doctor)
+    assert shown(doctor, talk) == [doctor.id]
+    assert listed(person) == []

@@ -14,6 +14,7 @@ CONTRACT = ROOT.parent / "shared/contract/api.yaml"
 GAPS_IN_ALL = 160
 SECTIONS_IN_ALL = 69
 ROW = re.compile(r"\| `(?P<where>\w+)` \| (?P<words>[^|]+) \| (?P<shown>.+) \|")
+DECIDED = re.compile(r"decided: \[\d{4}\]\(\.\./(?P<record>docs/decisions/\d{4}-[a-z0-9-]+\.md)\): `tests/.+")
 NAMED = re.compile(r"`(tests/[\w/]+\.py)::(\w+)`")
 
 
@@ -31,7 +32,11 @@ def names_in(path: str) -> frozenset[str]:
 @pytest.mark.parametrize("row", rows(), ids=lambda row: f"{row['where']}: {row['words']}")
 def test_every_test_named_exists_or_its_lack_has_a_reason(row: re.Match[str]) -> None:
     named = NAMED.findall(row["shown"])
-    if not named:
+    if row["shown"].startswith("decided"):
+        decided = DECIDED.fullmatch(row["shown"])
+        assert decided, "a decision names its record, and the test that shows it"
+        assert (ROOT / decided["record"]).is_file()
+    elif not named:
         assert re.fullmatch(r"missing: .{10,}", row["shown"])
     for path, name in named:
         assert name in names_in(path), f"{path} has no {name}"

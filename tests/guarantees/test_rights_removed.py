@@ -169,7 +169,7 @@ def told(case: Case) -> list[str]:
     async def ask() -> list[str]:
         async with clinic.services.database.reading() as session:
             user_id = UserId(case.person.id)
-            actor = (await identity.find_actors(session, [user_id])).get(user_id)
+            actor = (await identity.find_actors(session, clinic.services.settings, [user_id])).get(user_id)
             return [
                 "yes" if actor is not None and await may_see(session, actor, event, may_read) else "no"
                 for event in happened

@@ -206,7 +206,7 @@ def test_crash_between_two_steps_leaves_a_whole_letter(
 ) -> None:
     async def call() -> None:
         async with clinic.services.database.reading() as session:
-            actor = await identity.find_actor(session, UserId(doctor.id))
+            actor = await identity.find_actor(session, clinic.services.settings, UserId(doctor.id))
         assert actor is not None
         draft = LetterDraft(LETTER["title"], LETTER["body"])
         async with open_unit(clinic.services, RequestFacts("crashing", "test")) as unit:

@@ -475,9 +475,13 @@ def test_colleague_without_the_competency_does_neither(
 def test_writing_asks_for_role_and_record_access_whatever_the_features(
     clinic: Clinic, surgery: int, patient: str, profession: str
 ) -> None:
-    """gap: approve_clinical_letters and feature letters are not consulted; by decision neither gates writing."""
+    """gap: approve_clinical_letters and feature letters are not consulted; by decision 0016 neither gates writing."""
     clinician = clinic.clinician(surgery, profession=profession)
-    written(clinician, patient)
+    may_approve = "approve_clinical_letters" in clinician.get("/api/auth/me").json()["competencies"]
+    assert may_approve == (profession == "general_practitioner")
+    uid = written(clinician, patient)["composition_uid"]
+    without_role = clinic.person(profession=profession, organisations=[surgery])
+    assert statuses(without_role, patient, uid) == READS | {"write": 403, "amend": 403}
 
 
 def test_patient_reads_their_own_letters_and_no_others(

@@ -21,7 +21,7 @@ def relationship(clinic: Clinic, person: Person, patient: str) -> Relationship |
     """Return what the one decision function says at this moment."""
 
     async def ask(unit: Unit) -> Relationship | None:
-        actor = await identity.find_actor(unit.session, UserId(person.id))
+        actor = await identity.find_actor(unit.session, unit.settings, UserId(person.id))
         assert actor is not None
         return await access.find_relationship(unit.session, actor, PatientId(patient))
 

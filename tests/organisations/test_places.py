@@ -249,3 +249,18 @@ def test_only_admins_reach_organisations_and_only_with_the_csrf_token(clinic: Cl
     untouched = admin.get(f"/api/organizations/{place}").json()
     assert (untouched["name"], untouched["staff_count"]) == ("Kept as it is", 1)
     assert admin.get("/api/organizations").json()["total"] == 1
+
+
+def test_every_admin_manages_every_organisation_and_staff_none(clinic: Clinic) -> None:
+    """gap: every admin manages every organisation; by decision 0015 admins stand above organisations."""
+    hill, dale = clinic.organisation("Hill"), clinic.organisation("Dale")
+    member, stranger = clinic.admin(organisations=[hill]), clinic.admin()
+    colleague = clinic.person(organisations=[hill])
+    for admin in (member, stranger):
+        assert {row["id"] for row in admin.get("/api/organizations").json()["organizations"]} == {hill, dale}
+        for number in (hill, dale):
+            assert admin.get(f"/api/organizations/{number}").status_code == 200
+            assert admin.put(f"/api/organizations/{number}", json={"location": "Leeds"}).status_code == 200
+            assert admin.get(f"/api/organizations/{number}/join-requests").status_code == 200
+    for url in ("/api/organizations", f"/api/organizations/{hill}"):
+        assert colleague.get(url).status_code == 403

@@ -184,7 +184,7 @@ def test_facts_are_escaped_in_html_and_the_words_are_british() -> None:
     assert 'lang="en-GB"' in words.html
 
 
-@pytest.mark.parametrize("template", ["password-reset", "password-changed", "invite"])
+@pytest.mark.parametrize("template", ["password-reset", "password-changed", "password-was-reset", "invite"])
 def test_every_mail_says_the_same_in_both_parts(template: str) -> None:
     words = templates.render(template, {"link": "https://quill.example/x"})
     for paragraph in words.text.split("\n\n")[:2]:

@@ -1,14 +1,18 @@
 """The queue: nothing acknowledged is lost, nothing that was rolled back goes out, and nobody is told twice in vain."""
 
 import asyncio
+import dataclasses
 import datetime
 
 import pytest
+import sqlalchemy as sa
+from pydantic import SecretStr
 
 from quill.kit import clock
 from quill.kit.ids import PatientId, UserId
 from quill.outbox import queries, service, worker
 from quill.outbox.delivery import Settlement, Task
+from quill.outbox.models import OutboxEntry
 from quill.outbox.worker import Worker
 from quill.ports.delivery import Delivery
 from quill.unit import Services, Unit, open_unit
@@ -289,3 +293,61 @@ async def test_notification_that_could_not_be_written_is_refused_where_it_is_cau
 async def test_looking_for_work_takes_no_transaction_while_there_is_none(services: Services) -> None:
     async with services.database.reading() as session:
         assert not await queries.has_due(session, clock.now())
+
+
+LINK = "https://quill.example.org/reset-password?token=not-for-others"
+
+
+async def a_link(unit: Unit) -> None:
+    await service.enqueue_mail(unit, to="pat@example.org", template="password-reset", facts={"link": LINK})
+
+
+def keyed(services: Services, key: str, previous: str | None = None) -> Services:
+    """Return the services as a program with other keys has them."""
+    keys = {"secret_key": SecretStr(key), "previous_secret_key": SecretStr(previous) if previous else None}
+    return dataclasses.replace(services, settings=services.settings.model_copy(update=keys))
+
+
+async def test_waiting_mail_shows_neither_link_nor_address_and_leaves_nothing_behind(
+    services: Services, in_unit: InUnit
+) -> None:
+    await in_unit(a_link)
+    (waiting,) = await entries(services)
+    assert not any(word in str(waiting) for word in ("not-for-others", "reset-password", "pat@example.org"))
+    carrier = ScriptedCarrier()
+    await Worker(services, {"mail": carrier}).drain()
+    assert carrier.tasks[0].payload["facts"]["link"] == LINK
+    assert (await entries(services))[0]["payload"] is None
+
+
+async def test_mail_given_up_leaves_nothing_behind(services: Services, in_unit: InUnit) -> None:
+    await in_unit(a_link)
+    await Worker(services, {"mail": ScriptedCarrier(Delivery.refused("smtp_550"))}).drain()
+    (entry,) = await entries(services)
+    assert (entry["state"], entry["payload"]) == ("failed", None)
+
+
+async def test_mail_waits_for_its_key_and_goes_out_under_the_previous_one(
+    services: Services, in_unit: InUnit, fake_time: FakeTime
+) -> None:
+    await in_unit(a_link)
+    old = services.settings.signing_key()
+    carrier = ScriptedCarrier()
+    await Worker(keyed(services, "k" * 40), {"mail": carrier}).drain()
+    (entry,) = await entries(services)
+    assert (entry["state"], entry["last_error"], carrier.tasks) == ("pending", "cannot_unseal", [])
+    fake_time.pass_by(seconds=worker.FIRST_PAUSE_SECONDS)
+    await Worker(keyed(services, "k" * 40, old), {"mail": carrier}).drain()
+    assert carrier.tasks[0].payload["facts"]["link"] == LINK
+
+
+async def test_sealed_mail_does_not_open_in_another_entry(services: Services, in_unit: InUnit) -> None:
+    await in_unit(a_link)
+    await in_unit(a_mail)
+    (first, second) = await entries(services)
+    async with services.database.writing() as session:
+        moved = sa.update(OutboxEntry).where(OutboxEntry.id == second["id"]).values(payload=first["payload"])
+        await session.execute(moved)
+    carrier = ScriptedCarrier()
+    await Worker(services, {"mail": carrier}).drain()
+    assert [task.id for task in carrier.tasks] == [first["id"]]

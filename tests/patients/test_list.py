@@ -8,6 +8,7 @@ from starlette.testclient import TestClient
 from quill.actor import Level
 from quill.identity.models import ExternalAccess
 from quill.kit import clock
+from quill.kit.text import fold
 from quill.patients import contact, listing
 from quill.unit import Unit
 from tests.clinic import Clinic, Person
@@ -215,3 +216,27 @@ def test_selects_do_not_grow_with_patients(clinic: Clinic, monkeypatch: pytest.M
         counts.append(clinic.selects(lambda: gp.get("/api/patients?limit=1")))
     # Who asks, how the store is, how large the circle is, the page, the total.
     assert counts == [5, 5]
+
+
+@pytest.mark.parametrize(
+    ("family", "typed"),
+    [
+        ("Łukaszewski", ["lukaszewski", "Łukaszewski", "ŁUKASZ"]),
+        ("Ødegård", ["odegard", "ødegård", "ØDEGARD"]),
+        ("Đorđević", ["dordevic", "đorđević"]),
+        ("Ħamrun", ["hamrun", "ħamrun"]),
+        ("Æsøy", ["aesoy", "Æsøy"]),
+        ("Œuvrard", ["oeuvrard", "œuvrard"]),
+        ("Þórðardóttir", ["thordardottir", "Þórðar"]),
+        ("Strauß", ["strauss", "STRAUSS", "strauß"]),
+    ],
+)
+def test_search_knows_letters_that_are_typed_without_their_key(clinic: Clinic, family: str, typed: list[str]) -> None:
+    here = clinic.organisation()
+    gp = clinic.clinician(here)
+    wanted = clinic.patient(here, name=[{"family": family}])
+    clinic.patient(here, name=[{"family": "Ash"}])
+    plain = clinic.patient(here, name=[{"family": fold(family)}])
+    for text in typed:
+        for parameter in ("search", "name"):
+            assert set(ids_of(gp.get("/api/patients", params={parameter: text}))) == {wanted, plain}, text

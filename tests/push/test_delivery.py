@@ -36,7 +36,7 @@ class House:
         self.services = services
         self.sender = WebPushSender(Vapid(new_private_key(), "mailto:a@example.org"), allows_loopback=True)
         self.readers: set[str] = set()
-        self.worker = Worker(services, {"push": PushCarrier(services.database, self.sender, self.may_notify)})
+        self.worker = Worker(services, {"push": PushCarrier(services, self.sender, self.may_notify)})
 
     async def may_notify(self, session: AsyncSession, actor: Actor, facts: Any) -> bool:
         assert await session.scalar(sa.select(1)) == 1
@@ -61,7 +61,7 @@ class House:
 
     async def _subscribe(self, user_id: UserId, browser: Browser) -> None:
         async with self.services.database.reading() as session:
-            actor = await identity.find_actor(session, user_id)
+            actor = await identity.find_actor(session, self.services.settings, user_id)
         assert actor is not None
         async with open_unit(self.services, FACTS) as unit:
             await push.subscribe(

@@ -1,14 +1,19 @@
 """Making, changing, disabling and enabling accounts."""
 
+import datetime
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from starlette.testclient import TestClient
 
 from quill.actor import Level
+from quill.auth.models import Login
 from quill.identity import catalogue
+from quill.kit import clock
 from quill.staff.schemas import UserChangeIn
+from quill.unit import Unit
 from tests.clinic import PASSWORD, Clinic, Person
 
 NEW = {"name": "Ada Lovelace", "username": "ada", "email": "ada@example.org", "password": "long enough 1"}
@@ -316,3 +321,33 @@ def test_only_admins_administer_people_and_only_with_the_csrf_token(clinic: Clin
             assert (path, forged.status_code, forged.json()["detail"]) == (path, 403, "CSRF failed")
     assert admin.get(f"/api/users/{person.id}").json()["name"] == "kept"
     assert admin.get("/api/users").json()["total"] == 3
+
+
+def grow_old(clinic: Clinic, person: Person) -> None:
+    """Let somebody have signed in sixteen minutes ago."""
+    long_ago = clock.now() - datetime.timedelta(minutes=16)
+
+    async def work(unit: Unit) -> None:
+        await unit.session.execute(sa.update(Login).where(Login.user_id == person.id).values(created_at=long_ago))
+
+    clinic.in_unit(work)
+
+
+def test_own_password_needs_a_fresh_sign_in_and_others_do_not(clinic: Clinic) -> None:
+    """Decisions, rule 10: a signed-in browser somebody finds does not give the account away."""
+    chief, person = clinic.superadmin(), clinic.person()
+    grow_old(clinic, chief)
+    refused = chief.patch(f"/api/users/{chief.id}", json={"password": "another password", "name": "Changed"})
+    assert (refused.status_code, refused.json()["error_code"]) == (403, "reauthentication_required")
+    assert chief.get(f"/api/users/{chief.id}").json()["name"] != "Changed"
+    moved = chief.patch(f"/api/users/{chief.id}", json={"email": "thief@example.org"})
+    assert (moved.status_code, moved.json()["error_code"]) == (403, "reauthentication_required")
+    same = {"password": "", "name": "Chief", "email": f"{chief.username}@Example.org"}
+    assert chief.patch(f"/api/users/{chief.id}", json=same).status_code == 200
+    assert chief.patch(f"/api/users/{person.id}", json={"password": "another password"}).status_code == 200
+    [kept] = [row for row in clinic.audited("password:change") if row.outcome == "refused"]
+    assert (kept.reason, kept.subject) == ("reauthentication_required", f"user:{chief.id}")
+    assert chief.sign_in().status_code == 200, "the password is the old one"
+    assert chief.patch(f"/api/users/{chief.id}", json={"password": "another password"}).status_code == 200
+    assert chief.get("/api/auth/me").status_code == 200
+    assert chief.sign_in("another password").status_code == 200

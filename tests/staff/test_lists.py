@@ -150,6 +150,7 @@ def test_details_show_rights_state_link_and_organisations(clinic: Clinic) -> Non
         "system_permissions": "staff",
         "is_active": True,
         "roles": ["Clinician"],
+        "professional_registrations": [],
         "totp_enabled": False,
         "fhir_patient_id": patient,
         "organisations": [

@@ -95,7 +95,7 @@ def is_personally_related(actor: Actor, patient_id: sa.ColumnElement[str]) -> sa
 
 
 async def find_allowed(
-    session: AsyncSession, patient_id: PatientId, user_ids: Collection[UserId], requirement: Requirement
+    reader: Reader, patient_id: PatientId, user_ids: Collection[UserId], requirement: Requirement
 ) -> dict[UserId, Actor]:
     """Return those of some people who are active, tied to a patient and hold the rights required.
 
@@ -103,9 +103,9 @@ async def find_allowed(
     """
     if not user_ids:
         return {}
-    people = await identity.find_actors(session, user_ids)
-    caring = set(await identity.patient_organisations(session, patient_id))
-    holders = await identity.grant_holders(session, patient_id, user_ids)
+    people = await identity.find_actors(reader.session, reader.settings, user_ids)
+    caring = set(await identity.patient_organisations(reader.session, patient_id))
+    holders = await identity.grant_holders(reader.session, patient_id, user_ids)
 
     def is_allowed(user_id: UserId, person: Actor) -> bool:
         tie = _tie_by_itself(person, patient_id) or _tie_by_rows(

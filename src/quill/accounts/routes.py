@@ -126,6 +126,7 @@ async def me(actor: SignedInReader, reader: ReaderDep, request: Request) -> sche
         enabled_features=await organisations.enabled_features(reader, actor),
         clinical_services_enabled=reader.settings.clinical_services_enabled,
         competencies=sorted(actor.competencies),
+        professional_registrations=[schemas.RegistrationOut.model_validate(held) for held in signed_in.registrations],
         fhir_patient_id=actor.patient_id,
     )
 

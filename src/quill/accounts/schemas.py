@@ -4,7 +4,7 @@ import datetime
 import re
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 from pydantic_core import PydanticCustomError
 
 from quill.edge.inputs import BlankAsAbsent, Input, OptionalLine, Trimmed
@@ -30,8 +30,8 @@ Username = Annotated[str, Trimmed(150), AfterValidator(_check_username)]
 EmailAddress = Annotated[str, Trimmed(255), AfterValidator(_check_address)]
 Code = Annotated[str, Trimmed(32)]
 
-OrganisationNumber = Annotated[int, Field(ge=-(2**31), lt=2**31)]
-"""A number the database can compare with; whether an organisation has it, the service says."""
+OrganisationNumber = Annotated[int, Field(strict=True, ge=-(2**31), lt=2**31)]
+"""A number the database can compare with, not a text; whether an organisation has it, the service says."""
 
 
 class LoginIn(Input):
@@ -135,6 +135,15 @@ class LoginsOut(BaseModel):
     next_cursor: str | None
 
 
+class RegistrationOut(BaseModel):
+    """A number with a professional regulator."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    body: str
+    number: str
+
+
 class MeOut(BaseModel):
     """The person signed in, with the rights held at this moment."""
 
@@ -148,4 +157,5 @@ class MeOut(BaseModel):
     enabled_features: list[str]
     clinical_services_enabled: bool
     competencies: list[str]
+    professional_registrations: list[RegistrationOut]
     fhir_patient_id: str | None

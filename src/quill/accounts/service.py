@@ -98,7 +98,7 @@ async def reset_password(unit: Unit, auth: Authenticator, *, token: str, new: st
         TooManyRequests: 429.
     """
     address = await new_passwords.reset(unit, auth, token=token, new=new)
-    await enqueue_mail(unit, to=address, template="password-changed", facts={})
+    await enqueue_mail(unit, to=address, template="password-was-reset", facts={})
 
 
 async def change_password(unit: Unit, auth: Authenticator, actor: Actor, *, current: str, new: str) -> None:

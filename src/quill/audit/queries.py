@@ -76,6 +76,40 @@ async def list_unsealed_events(session: AsyncSession, after_id: int, limit: int)
     return (await session.execute(statement)).all()
 
 
+async def stream_events(
+    session: AsyncSession,
+    last_id: int,
+    *,
+    since: datetime.datetime | None,
+    until: datetime.datetime | None,
+    patient_id: str | None,
+) -> AsyncIterator[AnyRow]:
+    """Walk through the events up to an id, by id, holding a batch at a time; values by the names in ``EVENT_COLUMNS``.
+
+    Args:
+        session: where to look.
+        last_id: the last one wanted.
+        since: no earlier ones than this instant.
+        until: only earlier ones than this instant.
+        patient_id: only those about this patient.
+    """
+    walk = sa.select(*_event_columns).where(AuditEvent.id <= last_id).order_by(AuditEvent.id).limit(BATCH_ROWS)
+    if since is not None:
+        walk = walk.where(AuditEvent.occurred_at >= since)
+    if until is not None:
+        walk = walk.where(AuditEvent.occurred_at < until)
+    if patient_id is not None:
+        walk = walk.where(AuditEvent.patient_id == patient_id)
+    statement = walk
+    while True:
+        rows = (await session.execute(statement)).all()
+        for row in rows:
+            yield row
+        if len(rows) < BATCH_ROWS:
+            return
+        statement = walk.where(AuditEvent.id > rows[-1].id)
+
+
 async def count_unsealed_events(session: AsyncSession) -> int:
     """Return how many events no seal holds yet."""
     return await session.scalar(sa.select(sa.func.count()).select_from(AuditEvent).where(~_has_entry)) or 0

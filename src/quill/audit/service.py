@@ -73,6 +73,7 @@ class Act(StrEnum):
     COMPETENCIES_READ = "competencies:read"
     COMPETENCIES_CHANGE = "competencies:change"
     ROLES_CHANGE = "roles:change"
+    REGISTRATIONS_CHANGE = "registrations:change"
 
     ACCESS_CHECK = "access:check"
     PATIENT_VERIFY = "patient:verify"
@@ -138,8 +139,10 @@ class Act(StrEnum):
     PROJECTION_REBUILD = "projection:rebuild"
     STORES_RECONCILE = "stores:reconcile"
     EXPORT_COPY = "export:copy"
+    SECRETS_RESEAL = "secrets:reseal"
     DEMO_FILL = "demo:fill"
     AUDIT_VERIFY = "audit:verify"
+    AUDIT_EXPORT = "audit:export"
 
 
 def record(

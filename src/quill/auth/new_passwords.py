@@ -184,7 +184,7 @@ async def reset(unit: Unit, auth: Authenticator, *, token: str, new: str) -> str
     if await _find_redeemable(unit.session, digest) is None:
         raise InvalidResetToken
     await replace(unit, found.user_id, password_hash, reason="password_reset")
-    actor = await identity.find_actor(unit.session, found.user_id)
+    actor = await identity.find_actor(unit.session, auth.settings, found.user_id)
     audit.record(unit, actor, Act.PASSWORD_RESET, subject=f"user:{found.user_id}")
     return found.email
 

@@ -6,6 +6,7 @@ that are proved, changed and reset ``new_passwords``.
 
 import datetime
 import hmac
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import sqlalchemy as sa
@@ -19,6 +20,7 @@ from quill.auth.throttle import Throttle
 from quill.auth.tokens import TokenFacts, Tokens, TokenType
 from quill.errors import CsrfFailed, InactiveUser, InvalidToken, Unauthenticated
 from quill.identity import service as identity
+from quill.identity.registration import Registration
 from quill.kit import clock
 from quill.kit.crypto import Sealer
 from quill.kit.ids import LoginId, UserId
@@ -49,6 +51,7 @@ class SignedIn:
 
     actor: Actor
     full_name: str | None
+    registrations: Sequence[Registration]
     is_totp_enabled: bool
     generation: int
     refreshed_at: datetime.datetime
@@ -82,8 +85,9 @@ async def authenticate(session: AsyncSession, auth: Authenticator, access_token:
     if facts.generation != row.generation and not is_within_grace(facts, row.generation, row.refreshed_at):
         raise InvalidToken
     return SignedIn(
-        actor=identity.actor_from(row, facts.login_id),
+        actor=identity.actor_from(row, auth.settings, facts.login_id),
         full_name=row.full_name,
+        registrations=identity.registrations_from(row),
         is_totp_enabled=row.is_totp_enabled,
         generation=row.generation,
         refreshed_at=row.refreshed_at,

@@ -139,7 +139,7 @@ async def open_login(unit: Unit, auth: Authenticator, user_id: UserId, *, user_a
         InvalidCredentials: 400, the account was disabled a moment ago.
     """
     now = clock.now()
-    actor = await identity.find_actor(unit.session, user_id)
+    actor = await identity.find_actor(unit.session, auth.settings, user_id)
     if actor is None:
         raise InvalidCredentials
     login = Login(
@@ -180,7 +180,7 @@ async def refresh(unit: Unit, auth: Authenticator, refresh_token: str | None) ->
     except InvalidToken as error:
         raise BadRefreshToken from error
     await auth.throttle.count(REFRESHES_PER_LOGIN, facts.login_id)
-    actor = await identity.find_actor(unit.session, facts.user_id)
+    actor = await identity.find_actor(unit.session, auth.settings, facts.user_id)
     if actor is None:
         raise InactiveUser
     actor = dataclasses.replace(actor, login_id=facts.login_id)
@@ -231,5 +231,5 @@ async def sign_out(
     if row.ended_at is None and proof.generation != row.generation:
         raise CsrfFailed
     if await service.end_where(unit.session, Login.id == facts.login_id, "signed_out"):
-        actor = identity.actor_from(row, facts.login_id)
+        actor = identity.actor_from(row, auth.settings, facts.login_id)
         audit.record(unit, actor, Act.SIGN_OUT, subject=f"login:{facts.login_id}")

@@ -30,7 +30,7 @@ from quill.errors import (
 from quill.identity import credentials as credentials_of
 from quill.identity.credentials import Credentials
 from quill.kit import clock
-from quill.kit.crypto import CannotUnseal
+from quill.kit.crypto import CannotUnseal, Resealed
 from quill.kit.ids import UserId
 from quill.unit import Unit
 
@@ -201,6 +201,21 @@ async def disable_for(unit: Unit, actor: Actor, user_id: UserId) -> None:
     if account.is_totp_enabled:
         await service.end_logins(unit, user_id, "two_factor_disabled", but=actor.login_id)
     audit.record(unit, actor, Act.TWO_FACTOR_DISABLE, subject=f"user:{user_id}")
+
+
+async def reseal(unit: Unit, auth: Authenticator) -> Resealed:
+    """Seal every secret under the current key that was sealed under the previous one."""
+    count = unreadable = 0
+    for user_id, sealed in (await credentials_of.lock_totp_secrets(unit)).items():
+        try:
+            unsealed = auth.sealer.unseal(sealed, _owner(user_id))
+        except CannotUnseal:
+            unreadable += 1
+            continue
+        if not unsealed.is_current:
+            await _keep_secret(unit, auth, user_id, unsealed.text)
+            count += 1
+    return Resealed(count, unreadable)
 
 
 async def _take(unit: Unit, auth: Authenticator, account: Credentials, code: str) -> bool:

@@ -1,5 +1,6 @@
 """Every command, its words and its options; what it does is in the module it imports."""
 
+import datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -61,6 +62,9 @@ def create_user(
     profession: Annotated[str, typer.Option(help="A profession of the catalogue.")] = "patient",
     role: Annotated[list[str] | None, typer.Option(help="A role; repeat for several.")] = None,
     organisation: Annotated[list[str] | None, typer.Option(help="Name of an organisation to join; repeatable.")] = None,
+    registration: Annotated[
+        list[str] | None, typer.Option(help="A professional registration, as `GMC:1234567`; repeatable.")
+    ] = None,
     name: Annotated[str | None, typer.Option(help="The person's full name.")] = None,
     password_stdin: Annotated[bool, typer.Option("--password-stdin", help="Read it from standard input.")] = False,
 ) -> None:
@@ -75,6 +79,7 @@ def create_user(
             profession=profession,
             roles=tuple(role or ()),
             organisations=tuple(organisation or ()),
+            registrations=tuple(registration or ()),
             full_name=name,
         ),
         from_stdin=password_stdin,
@@ -125,6 +130,14 @@ def rebuild_projection() -> None:
 
 
 @app.command()
+def reseal_secrets() -> None:
+    """Seal everything kept under the previous secret key under the current one, and say how much that was."""
+    from quill.cli import secret_key
+
+    secret_key.reseal()
+
+
+@app.command()
 def openapi(
     file: Annotated[Path | None, typer.Argument(help="Where to write it; standard output when left out.")] = None,
     check: Annotated[Path | None, typer.Option(help="Only tell whether this file is up to date.")] = None,
@@ -152,6 +165,19 @@ def doctor() -> None:
     from quill.cli import doctor as checks
 
     checks.examine()
+
+
+@audit_app.command("export")
+def audit_export(
+    since: Annotated[datetime.datetime | None, typer.Option(help="Only from this UTC time on.")] = None,
+    until: Annotated[datetime.datetime | None, typer.Option(help="Only before this UTC time.")] = None,
+    patient: Annotated[str | None, typer.Option(help="Only about this patient.")] = None,
+    output: Annotated[Path | None, typer.Option(help="New file to write; standard output when left out.")] = None,
+) -> None:
+    """Write the trail as FHIR R4 AuditEvents, one a line (NDJSON), oldest first; the export is audited itself."""
+    from quill.cli import trail
+
+    trail.export_trail(since=since, until=until, patient_id=patient, output=output)
 
 
 @audit_app.command("verify")

@@ -27,6 +27,7 @@ from quill.letters import service as letters
 from quill.letters.service import LetterDraft
 from quill.organisations import service as organisations
 from quill.patients import service as patients
+from quill.ports.fhir_meta import with_source
 from quill.settings import Settings
 from quill.unit import RequestFacts, Services, Unit, open_unit
 
@@ -187,7 +188,14 @@ async def _make_patients(
                     document |= {"name": [{"use": "official", "family": "Jones", "given": ["Pat"], "prefix": ["Mx"]}]}
                 # One in six is cared for elsewhere, so that there is somebody the other practice's staff cannot see.
                 place = NORTHFIELD if len(made) % 6 == 5 else RIVERSIDE
-                made.append(await patients.create(unit, actor, document, organisation_id=OrganisationId(people[place])))
+                made.append(
+                    await patients.create(
+                        unit,
+                        actor,
+                        with_source(document, services.settings.source_uri),
+                        organisation_id=OrganisationId(people[place]),
+                    )
+                )
         advance(len(batch))
     if made:
         async with open_job(services, "demo") as (unit, actor):
@@ -248,7 +256,7 @@ async def _talk(
 async def _open_as(services: Services, user_id: int) -> AsyncIterator[tuple[Unit, Actor]]:
     """Open a unit in the name of a person of the clinic, with the rights that person holds."""
     async with open_unit(services, RequestFacts(request_id="cli-demo", source="command-line")) as unit:
-        actor = await identity.find_actor(unit.session, UserId(user_id))
+        actor = await identity.find_actor(unit.session, unit.settings, UserId(user_id))
         if actor is None:
             raise fail("Somebody disabled the demo's people while it was being filled.")
         yield unit, actor

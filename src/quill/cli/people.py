@@ -8,6 +8,7 @@ from quill.actor import Level
 from quill.auth.passwords import Passwords
 from quill.cli.console import fail, open_job, open_services, read_password, read_settings, run
 from quill.errors import QuillError
+from quill.identity import registration
 from quill.identity import service as identity
 from quill.identity.service import NewPerson
 from quill.kit.ids import OrganisationId
@@ -25,6 +26,7 @@ class Wanted:
     profession: str
     roles: tuple[str, ...]
     organisations: tuple[str, ...]
+    registrations: tuple[str, ...]
     full_name: str | None
 
 
@@ -88,11 +90,17 @@ async def _create(services: Services, wanted: Wanted, level: Level, password_has
                 level=level,
                 profession=wanted.profession,
                 roles=wanted.roles,
+                registrations=registration.checked(_pair(text) for text in wanted.registrations),
             ),
         )
         for organisation_id in organisation_ids:
             await identity.add_staff_membership(unit, organisation_id, user_id)
         return user_id
+
+
+def _pair(text: str) -> tuple[str, str]:
+    body, _, number = text.partition(":")
+    return body, number
 
 
 async def _organisation_id(unit: Unit, name: str) -> OrganisationId:

@@ -67,6 +67,19 @@ class ConversationParticipant(Base):
     )
 
 
+class ParticipationEnd(Base):
+    """Somebody's access to a patient ended: any part taken until then in conversations about that patient is over.
+
+    It outlives access given anew, so that neither a header corrected late nor a rebuilding brings such a part back.
+    """
+
+    __tablename__ = "participation_end"
+
+    patient_id: Mapped[str] = mapped_column(sa.String(64), primary_key=True)
+    user_id: Mapped[int] = mapped_column(sa.ForeignKey("user_account.id", ondelete="CASCADE"), primary_key=True)
+    ended_at: Mapped[datetime.datetime]
+
+
 class ConversationOrganisation(Base):
     """A conversation belongs to an organisation, whose staff may read it; ``active_at`` as with participants."""
 

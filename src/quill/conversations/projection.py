@@ -57,7 +57,7 @@ class ConversationKind:
 
     async def project(self, unit: Unit, actor: Actor, payload: Document) -> Document:
         """Add the conversation with its people, its organisations and its first message."""
-        facts, first = _facts_of(payload["header"]), _message_of(payload["message"])
+        facts, first = await _without_ended(unit, _facts_of(payload["header"])), _message_of(payload["message"])
         if await queries.find_number_of_conversation(unit.session, facts.fhir_id) is None:
             await _insert_conversation(unit, facts)
             await _append(unit, first, ConversationId(facts.number), amends_id=None)
@@ -115,7 +115,7 @@ class ChangeKind:
 
     async def write(self, unit: Unit, payload: Document) -> Document:
         """Make the change to the header as it is now; returns the header with it."""
-        return _written(await headers.apply(unit.fhir, payload["fhir_id"], payload["change"]))
+        return _written(await headers.apply(unit, payload["fhir_id"], payload["change"]))
 
     async def has_landed(self, unit: Unit, payload: Document) -> Document | bool:
         """Return the header if it shows the change, otherwise ``False``."""
@@ -128,22 +128,47 @@ class ChangeKind:
         A header that is newer has been projected already, and with it this change.
         """
         row = await _locked(unit, ConversationId(payload["conversation_id"]))
-        written = payload["written"]
-        if written["version"] > row.header_version:
-            facts = _facts_of(written["header"])
-            row.header_version = written["version"]
-            await _bring_status_up_to_date(unit, row, facts)
-            await _bring_people_up_to_date(unit, row, facts)
+        await _bring_up_to_date(unit, row, payload["written"])
         audit.record(
             unit, actor, Act(payload["act"]), patient_id=PatientId(row.patient_id), subject=payload["audit_subject"]
         )
         return {"conversation_id": row.id}
 
 
+class EndKind:
+    """The header's correction after somebody's part was ended in the tables; left to the sweep, and audited by it.
+
+    The payload holds the change and the conversation.
+    """
+
+    name = "participation-end"
+
+    def joins_transaction(self, unit: Unit) -> bool:
+        """Tell whether the FHIR store shares the unit's transaction."""
+        return unit.fhir.joins_transaction
+
+    async def write(self, unit: Unit, payload: Document) -> Document:
+        """Take the person out of the header as it is now; returns the header without."""
+        return _written(await headers.apply(unit, payload["fhir_id"], payload["change"]))
+
+    async def has_landed(self, unit: Unit, payload: Document) -> Document | bool:
+        """Return the header if the person is out of it, otherwise ``False``."""
+        stored, facts = await headers.read(unit.fhir, payload["fhir_id"])
+        return _written(stored) if headers.applied(facts, payload["change"]) == facts else False
+
+    async def project(self, unit: Unit, actor: Actor, payload: Document) -> Document:
+        """Bring the conversation up to date with whatever else the header says by now."""
+        del actor
+        row = await _locked(unit, ConversationId(payload["conversation_id"]))
+        await _bring_up_to_date(unit, row, payload["written"])
+        return {"conversation_id": row.id}
+
+
 CONVERSATION_KIND = ConversationKind()
 MESSAGE_KIND = MessageKind()
 CHANGE_KIND = ChangeKind()
-KINDS = (CONVERSATION_KIND, MESSAGE_KIND, CHANGE_KIND)
+END_KIND = EndKind()
+KINDS = (CONVERSATION_KIND, MESSAGE_KIND, CHANGE_KIND, END_KIND)
 
 
 def conversation_row(facts: ConversationFacts) -> dict[str, Any]:
@@ -260,6 +285,22 @@ async def _show_activity(unit: Unit, row: Conversation, *, unread_but_for: int |
             .values(changed)
             .execution_options(synchronize_session=False)
         )
+
+
+async def _bring_up_to_date(unit: Unit, row: Conversation, written: Document) -> None:
+    """Bring a conversation up to date with a version of its header; an older one than it has seen changes nothing."""
+    if written["version"] <= row.header_version:
+        return
+    facts = _facts_of(written["header"])
+    row.header_version = written["version"]
+    await _bring_status_up_to_date(unit, row, facts)
+    await _bring_people_up_to_date(unit, row, await _without_ended(unit, facts))
+
+
+async def _without_ended(unit: Unit, facts: ConversationFacts) -> ConversationFacts:
+    # The header may have been written before somebody's access ended, or not have heard of it yet.
+    ends = await queries.participation_ends(unit.session, PatientId(facts.patient_id))
+    return headers.without_ended(facts, ends)
 
 
 async def _bring_status_up_to_date(unit: Unit, row: Conversation, facts: ConversationFacts) -> None:

@@ -1,5 +1,6 @@
 """Every SELECT about conversations; which of them somebody may read is decided in ``visibility``."""
 
+import datetime
 from collections.abc import Collection, Sequence
 from typing import Any, TypeAlias
 
@@ -7,7 +8,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from quill.actor import Actor
-from quill.conversations.models import Conversation, ConversationParticipant, Message
+from quill.conversations.models import Conversation, ConversationParticipant, Message, ParticipationEnd
 from quill.conversations.visibility import (
     CONVERSATION,
     OWNER,
@@ -201,6 +202,30 @@ async def participations(session: AsyncSession, user_id: UserId, patient_id: Pat
         .order_by(CONVERSATION.c.id)
     )
     return [ConversationId(number) for number in await session.scalars(statement)]
+
+
+async def participation_ends(session: AsyncSession, patient_id: PatientId) -> dict[int, datetime.datetime]:
+    """Return until when any part taken in conversations about a patient is over, by person."""
+    statement = sa.select(ParticipationEnd.user_id, ParticipationEnd.ended_at)
+    rows = await session.execute(statement.where(ParticipationEnd.patient_id == patient_id))
+    return {row.user_id: row.ended_at for row in rows}
+
+
+async def lock_participation_end(
+    session: AsyncSession, patient_id: PatientId, user_id: UserId
+) -> ParticipationEnd | None:
+    """Return when somebody's access to a patient ended last, locked."""
+    return await session.get(ParticipationEnd, (patient_id, user_id), with_for_update=True, populate_existing=True)
+
+
+def participations_that_are_over() -> sa.ColumnElement[bool]:
+    """Return the condition on a participation that the person's access to the patient ended since."""
+    return sa.exists().where(
+        CONVERSATION.c.id == ConversationParticipant.conversation_id,
+        ParticipationEnd.patient_id == CONVERSATION.c.patient_id,
+        ParticipationEnd.user_id == ConversationParticipant.user_id,
+        ParticipationEnd.ended_at >= ConversationParticipant.joined_at,
+    )
 
 
 async def organisation_ids(session: AsyncSession, conversation_id: ConversationId) -> list[int]:

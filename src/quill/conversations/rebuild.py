@@ -51,6 +51,7 @@ async def rebuild_projection(services: Services) -> Rebuilt:
         known = await _rebuild_conversations(unit)
         found, ignored = await _rebuild_messages(unit, known)
         begun = await _drop_without_messages(unit)
+        await _drop_ended(unit)
         await _restore_markers(unit, markers)
         await filling.settle(unit.session)
         highest_conversation, highest_message = await queries.highest_numbers(unit.session)
@@ -128,6 +129,12 @@ async def _drop_without_messages(unit: Unit) -> int:
             statement = sa.delete(table).where(number.in_(block))
             await unit.session.execute(statement.execution_options(synchronize_session=False))
     return len(empty)
+
+
+async def _drop_ended(unit: Unit) -> None:
+    """Take out the people whose access ended and whom a header names still."""
+    statement = sa.delete(ConversationParticipant).where(queries.participations_that_are_over())
+    await unit.session.execute(statement.execution_options(synchronize_session=False))
 
 
 async def _restore_markers(unit: Unit, markers: Any) -> None:

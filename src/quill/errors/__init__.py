@@ -20,7 +20,7 @@ QuillError
 │   ├── UsernameHeld · AlreadyMember · PatientExists · NhsNumberTaken · PatientDeactivated
 │   ├── DuplicateIdentifier            another patient holds an identifier of an imported record
 │   ├── ConversationClosed · PatientHasNoAccount · PatientAlreadyLinked · TotpAlreadyEnabled
-│   ├── JoinRequestDecided · InviteClosed · LastSuperadmin · ExternalAccountNotLinked
+│   ├── JoinRequestDecided · InviteClosed · LastSuperadmin · ExternalAccountNotLinked · RegistrationTaken
 │   └── RequestInProgress · IdempotencyKeyReused
 ├── Gone 410                       it was, and will not be again
 │   └── InviteGone
@@ -131,6 +131,7 @@ from quill.errors.refusals import (
     PatientHasNoAccount,
     PermissionLevelUnknown,
     ReauthenticationRequired,
+    RegistrationTaken,
     RequestInProgress,
     RoleMissing,
     SuperadminMissing,
@@ -217,6 +218,7 @@ __all__ = [
     "PreconditionRequired",
     "QuillError",
     "ReauthenticationRequired",
+    "RegistrationTaken",
     "RequestInProgress",
     "RoleMissing",
     "SecondFactorUnreadable",

@@ -244,6 +244,12 @@ class InviteClosed(Conflict):
     code, sentence = "invite_closed", "This invite was accepted or withdrawn already"
 
 
+class RegistrationTaken(Conflict):
+    """Another person has this professional registration."""
+
+    code, sentence = "registration_taken", "Another person has this professional registration"
+
+
 class LastSuperadmin(Conflict):
     """Without an active superadmin nobody could administer admins any more."""
 

@@ -2,9 +2,11 @@
 
 A competency is a kind of act; a profession is a set of competencies. What somebody may do is the profession's set plus
 the competencies added to the person, minus those removed; removal wins. Everything written to the database is checked
-against these tables, and ``GET /api/cbac/catalogue`` publishes them.
+against these tables, and ``GET /api/cbac/catalogue`` publishes them. Which professions need a registration with a
+regulator stands in ``registration``.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal
 
@@ -334,6 +336,24 @@ PROFESSIONS: dict[str, frozenset[str]] = {
 }
 
 
-def resolve(profession: str, additional: list[str], removed: list[str]) -> frozenset[str]:
-    """Return the competencies somebody holds: the profession's and the additional ones, minus the removed ones."""
-    return (PROFESSIONS.get(profession, frozenset()) | frozenset(additional)) - frozenset(removed)
+NOT_CLINICAL = frozenset(
+    competency.id for competency in COMPETENCIES.values() if competency.category in {"administrative", "teaching"}
+)
+"""Competencies that may be granted by hand to somebody whose profession does not count for lack of a registration."""
+
+
+def resolve(
+    profession: str, additional: Collection[str], removed: Collection[str], *, is_registered: bool = True
+) -> frozenset[str]:
+    """Return the competencies somebody holds: the profession's and the additional ones, minus the removed ones.
+
+    Args:
+        profession: of the catalogue.
+        additional: granted by hand.
+        removed: taken away by hand; wins.
+        is_registered: whether the profession counts. Without the registration it needs, nothing of it is held, and of
+            the additional ones only those that are not clinical.
+    """
+    if is_registered:
+        return (PROFESSIONS.get(profession, frozenset()) | frozenset(additional)) - frozenset(removed)
+    return (frozenset(additional) & NOT_CLINICAL) - frozenset(removed)

@@ -70,6 +70,12 @@ async def set_password_hash(unit: Unit, user_id: UserId, password_hash: str) -> 
     await _update(unit, user_id, password_hash=password_hash)
 
 
+async def lock_totp_secrets(unit: Unit) -> dict[UserId, str]:
+    """Return every sealed TOTP secret by whose it is, held against changes until the unit ends."""
+    rows = await queries.lock_totp_secrets(unit.session)
+    return {UserId(row.id): row.totp_secret for row in rows if row.totp_secret is not None}
+
+
 async def set_totp_secret(unit: Unit, user_id: UserId, sealed: str) -> None:
     """Keep a sealed TOTP secret."""
     await _update(unit, user_id, totp_secret=sealed)

@@ -49,6 +49,18 @@ class UserRole(Base):
     role: Mapped[str] = mapped_column(sa.String(64), primary_key=True)
 
 
+class ProfessionalRegistration(Base):
+    """Somebody's number with a regulator; a number belongs to one person."""
+
+    __tablename__ = "professional_registration"
+
+    user_id: Mapped[int] = mapped_column(sa.ForeignKey("user_account.id", ondelete="CASCADE"), primary_key=True)
+    body: Mapped[str] = mapped_column(sa.String(16), primary_key=True)
+    number: Mapped[str] = mapped_column(sa.String(16))
+
+    __table_args__ = (sa.UniqueConstraint("body", "number"),)
+
+
 class OrganisationStaffMember(Base):
     """Somebody works in an organisation; exactly one membership of a person is primary."""
 

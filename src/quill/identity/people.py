@@ -9,12 +9,14 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from quill.actor import Level
-from quill.identity import catalogue, queries
+from quill.identity import catalogue, queries, registering, registration
 from quill.identity.models import UserAccount, UserRole
-from quill.identity.service import check_catalogued, check_free, folded
+from quill.identity.registration import Registration
+from quill.identity.service import check_catalogued, check_free, folded, registrations_from
 from quill.kit import clock
 from quill.kit.ids import PatientId, UserId
 from quill.kit.paging import Page, PageRequest, cursor_of
+from quill.settings import Settings
 from quill.unit import Unit
 
 
@@ -31,6 +33,7 @@ class Person:
     additional_competencies: tuple[str, ...]
     removed_competencies: tuple[str, ...]
     roles: tuple[str, ...]
+    registrations: tuple[Registration, ...]
     is_active: bool
     is_totp_enabled: bool
     patient_id: PatientId | None
@@ -42,8 +45,26 @@ class Person:
 
     @property
     def competencies(self) -> frozenset[str]:
+        """Return the competencies granted to the person, whether or not the profession's registration is recorded."""
+        return catalogue.resolve(self.profession, self.additional_competencies, self.removed_competencies)
+
+    @property
+    def registered_competencies(self) -> frozenset[str]:
+        """Return the competencies the person holds where registrations are asked for."""
+        is_registered = registration.is_registered(self.profession, self._bodies)
+        return catalogue.resolve(
+            self.profession, self.additional_competencies, self.removed_competencies, is_registered=is_registered
+        )
+
+    def competencies_held(self, settings: Settings) -> frozenset[str]:
         """Return the competencies the person holds in the end."""
-        return catalogue.resolve(self.profession, list(self.additional_competencies), list(self.removed_competencies))
+        return registration.held(
+            settings, self.profession, self.additional_competencies, self.removed_competencies, self._bodies
+        )
+
+    @property
+    def _bodies(self) -> frozenset[str]:
+        return frozenset(found.body for found in self.registrations)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +116,7 @@ def _person(row: sa.Row[Any]) -> Person:
         additional_competencies=tuple(sorted(set(row.additional_competencies))),
         removed_competencies=tuple(sorted(set(row.removed_competencies))),
         roles=tuple(sorted(part for part in (row.roles or "").split(queries.SEPARATOR) if part)),
+        registrations=registrations_from(row),
         is_active=row.is_active,
         is_totp_enabled=row.is_totp_enabled,
         patient_id=PatientId(row.patient_id) if row.patient_id else None,
@@ -158,6 +180,7 @@ async def save_person(unit: Unit, before: Person, after: Person) -> bool:
     Raises:
         UsernameTaken: 400, case ignored.
         EmailTaken: 400, case ignored.
+        RegistrationTaken: 409, a registration is another person's.
         Unprocessable: 422, something is not in the catalogues.
     """
     if after == before:
@@ -178,6 +201,7 @@ async def save_person(unit: Unit, before: Person, after: Person) -> bool:
         await check_free(unit.session, after.username, after.email, but=before.user_id)
         raise
     await _save_roles(unit, before, after)
+    await registering.replace(unit, before.user_id, before.registrations, after.registrations)
     return True
 
 

@@ -11,6 +11,7 @@ from quill.identity.models import (
     ExternalAccess,
     OrganisationPatientMember,
     OrganisationStaffMember,
+    ProfessionalRegistration,
     UserAccount,
     UserRole,
 )
@@ -29,6 +30,13 @@ def person_select() -> sa.Select[*tuple[Any, ...]]:
     roles = (
         sa.select(sa.func.aggregate_strings(UserRole.role, SEPARATOR))
         .where(UserRole.user_id == UserAccount.id)
+        .correlate(UserAccount)
+        .scalar_subquery()
+    )
+    registration = ProfessionalRegistration.body + ":" + ProfessionalRegistration.number
+    registrations = (
+        sa.select(sa.func.aggregate_strings(registration, SEPARATOR))
+        .where(ProfessionalRegistration.user_id == UserAccount.id)
         .correlate(UserAccount)
         .scalar_subquery()
     )
@@ -57,6 +65,7 @@ def person_select() -> sa.Select[*tuple[Any, ...]]:
         UserAccount.additional_competencies,
         UserAccount.removed_competencies,
         roles.label("roles"),
+        registrations.label("registrations"),
         organisations.label("organisations"),
         primary.label("primary_organisation_id"),
     )
@@ -363,6 +372,12 @@ async def lock_superadmins(session: AsyncSession) -> list[int]:
         .with_for_update()
     )
     return list(await session.scalars(statement))
+
+
+async def lock_totp_secrets(session: AsyncSession) -> Sequence[sa.Row[*tuple[Any, ...]]]:
+    """Return who has a sealed TOTP secret with the secret, locked: signing in may seal one anew at this moment."""
+    statement = sa.select(UserAccount.id, UserAccount.totp_secret).where(UserAccount.totp_secret.is_not(None))
+    return (await session.execute(statement.order_by(UserAccount.id).with_for_update())).all()
 
 
 async def linked_patient(session: AsyncSession, user_id: UserId) -> str | None:

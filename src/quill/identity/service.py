@@ -12,10 +12,12 @@ from quill.actor import Actor, Level
 from quill.audit import service as audit
 from quill.audit.service import Act
 from quill.errors import EmailTaken, PatientAlreadyLinked, Unprocessable, UsernameTaken
-from quill.identity import catalogue, grants, memberships, queries
+from quill.identity import catalogue, grants, memberships, queries, registering, registration
 from quill.identity.models import LONGEST_FOLDED_EMAIL, LONGEST_FOLDED_USERNAME, UserAccount, UserRole
+from quill.identity.registration import Registration
 from quill.kit import clock
 from quill.kit.ids import LoginId, OrganisationId, PatientId, UserId
+from quill.settings import Settings
 from quill.unit import Unit
 
 PERSON_ID = UserAccount.id
@@ -58,6 +60,7 @@ class NewPerson:
     additional_competencies: Sequence[str] = ()
     removed_competencies: Sequence[str] = ()
     roles: Sequence[str] = ()
+    registrations: Sequence[Registration] = ()
     patient_id: PatientId | None = None
 
 
@@ -66,8 +69,20 @@ def folded(name: str) -> str:
     return name.strip().casefold()
 
 
-def actor_from(row: sa.Row[Any], login_id: LoginId | None = None) -> Actor:
-    """Return the actor a ``person_select`` row describes; memberships count from staff level upwards only."""
+def registrations_from(row: sa.Row[Any]) -> tuple[Registration, ...]:
+    """Return the professional registrations of a ``person_select`` row, sorted."""
+    pairs = (part.split(":", 1) for part in (row.registrations or "").split(queries.SEPARATOR) if part)
+    return tuple(sorted(Registration(body, number) for body, number in pairs))
+
+
+def actor_from(row: sa.Row[Any], settings: Settings, login_id: LoginId | None = None) -> Actor:
+    """Return the actor a ``person_select`` row describes; memberships count from staff level upwards only.
+
+    Args:
+        row: of ``person_select``.
+        settings: whether a profession counts without its registration.
+        login_id: the login the request came with.
+    """
     level = Level(row.permission_level)
     organisations = tuple(
         sorted(OrganisationId(int(part)) for part in (row.organisations or "").split(queries.SEPARATOR) if part)
@@ -80,7 +95,13 @@ def actor_from(row: sa.Row[Any], login_id: LoginId | None = None) -> Actor:
         level=level,
         email=row.email,
         roles=frozenset(part for part in (row.roles or "").split(queries.SEPARATOR) if part),
-        competencies=catalogue.resolve(row.base_profession, row.additional_competencies, row.removed_competencies),
+        competencies=registration.held(
+            settings,
+            row.base_profession,
+            row.additional_competencies,
+            row.removed_competencies,
+            {found.body for found in registrations_from(row)},
+        ),
         organisation_ids=organisations if is_staff else (),
         primary_organisation_id=row.primary_organisation_id if is_staff else None,
         patient_id=PatientId(row.patient_id) if row.patient_id else None,
@@ -88,16 +109,16 @@ def actor_from(row: sa.Row[Any], login_id: LoginId | None = None) -> Actor:
     )
 
 
-async def find_actor(session: AsyncSession, user_id: UserId) -> Actor | None:
+async def find_actor(session: AsyncSession, settings: Settings, user_id: UserId) -> Actor | None:
     """Return an active person as an actor, or ``None`` when there is no such person or the account is disabled."""
     row = (await session.execute(person_select().where(UserAccount.id == user_id, UserAccount.is_active))).first()
-    return actor_from(row) if row is not None else None
+    return actor_from(row, settings) if row is not None else None
 
 
-async def find_actors(session: AsyncSession, user_ids: Collection[UserId]) -> dict[UserId, Actor]:
+async def find_actors(session: AsyncSession, settings: Settings, user_ids: Collection[UserId]) -> dict[UserId, Actor]:
     """Return those of some people whose accounts exist and are active, as actors; one statement."""
     rows = await session.execute(person_select().where(UserAccount.id.in_(user_ids), UserAccount.is_active))
-    return {UserId(row.id): actor_from(row) for row in rows}
+    return {UserId(row.id): actor_from(row, settings) for row in rows}
 
 
 async def person_exists(session: AsyncSession, user_id: UserId) -> bool:
@@ -111,11 +132,11 @@ async def find_linked_person(session: AsyncSession, patient_id: PatientId) -> Us
     return UserId(user_id) if user_id is not None else None
 
 
-async def find_actor_by_username(session: AsyncSession, username: str) -> Actor | None:
+async def find_actor_by_username(session: AsyncSession, settings: Settings, username: str) -> Actor | None:
     """Return an active person as an actor by username, case ignored; for jobs that act on somebody's behalf."""
     statement = person_select().where(UserAccount.username_folded == folded(username), UserAccount.is_active)
     row = (await session.execute(statement)).first()
-    return actor_from(row) if row is not None else None
+    return actor_from(row, settings) if row is not None else None
 
 
 def check_catalogued(
@@ -173,6 +194,7 @@ async def create_person(unit: Unit, actor: Actor | None, person: NewPerson) -> U
     Raises:
         UsernameTaken: 400, case ignored.
         EmailTaken: 400, case ignored.
+        RegistrationTaken: 409, a registration is another person's.
         Unprocessable: 422, something is not in the catalogues.
     """
     check_catalogued(
@@ -208,6 +230,7 @@ async def create_person(unit: Unit, actor: Actor | None, person: NewPerson) -> U
         raise
     unit.session.add_all(UserRole(user_id=account.id, role=role) for role in sorted(set(person.roles)))
     await unit.session.flush()
+    await registering.add(unit, UserId(account.id), person.registrations)
     audit.record(unit, actor, Act.USER_CREATE, subject=f"user:{account.id}", patient_id=person.patient_id)
     return UserId(account.id)
 

@@ -33,7 +33,7 @@ from quill.unit import Unit
 SETTLE_SECONDS = 30
 """How long a store that timed out may still be at work; only then does its "not there" mean that it never arrived."""
 
-__all__ = ["Kind", "Wish", "find_result", "fingerprint", "perform", "sweep"]
+__all__ = ["Kind", "Wish", "defer", "find_result", "fingerprint", "perform", "sweep"]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -127,6 +127,14 @@ async def perform(unit: Unit, actor: Actor, wish: Wish) -> Document:
     return await steps.project_and_close(unit, actor, kind, hold, payload)
 
 
+async def defer(unit: Unit, actor: Actor, wish: Wish) -> None:
+    """Leave a write to the sweep, which begins it soon after the unit is committed and repeats it until it arrives.
+
+    For what follows from a decision that must not wait for a store: the decision itself stands in this unit.
+    """
+    await _announce(unit, actor, wish, is_deferred=True)
+
+
 async def _take_over(unit: Unit, actor: Actor, wish: Wish) -> Hold | None:
     """Return the intent an earlier call with this key left open, now in our hands; ``None`` when there is none."""
     if wish.idempotency_key is None:
@@ -140,7 +148,7 @@ async def _take_over(unit: Unit, actor: Actor, wish: Wish) -> Hold | None:
     return await steps.take(unit, earlier)
 
 
-async def _announce(unit: Unit, actor: Actor, wish: Wish) -> Hold:
+async def _announce(unit: Unit, actor: Actor, wish: Wish, *, is_deferred: bool = False) -> Hold:
     intent_id = ids.new_uuid()
     intent = Intent(
         id=intent_id,
@@ -151,8 +159,8 @@ async def _announce(unit: Unit, actor: Actor, wish: Wish) -> Hold:
         owner_key=_owner_key(actor),
         idempotency_key=wish.idempotency_key,
         fingerprint=wish.fingerprint,
-        attempts=1,
-        lease_until=steps.lease(),
+        attempts=0 if is_deferred else 1,
+        lease_until=clock.now() if is_deferred else steps.lease(),
         created_at=clock.now(),
     )
     async with unit.session.begin_nested():

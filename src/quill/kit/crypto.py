@@ -34,6 +34,14 @@ class Unsealed:
     is_current: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Resealed:
+    """How many secrets were sealed under today's key anew, and how many no key opens."""
+
+    count: int
+    unreadable: int
+
+
 class Sealer:
     """Seals with the first key, opens with any.
 

@@ -11,7 +11,7 @@ ONLY_PENDING = sa.text("state = 'pending'")
 
 
 class OutboxEntry(Base):
-    """One thing to deliver. The payload is there only while it is needed: it may hold an address or a link.
+    """One thing to deliver. The payload is there only while it is needed; a mail's is sealed (``outbox.payloads``).
 
     ``lease_until`` says until when a worker has it in hand; should that worker die, another takes it then.
     """

@@ -1,6 +1,7 @@
 """Every SELECT about the queue and the live events."""
 
 import datetime
+from collections.abc import Collection
 from typing import Any
 
 import sqlalchemy as sa
@@ -40,6 +41,14 @@ async def lock_leased(session: AsyncSession, entry_id: str, attempts: int) -> Ou
         OutboxEntry.id == entry_id, OutboxEntry.state == "pending", OutboxEntry.attempts == attempts
     )
     return (await session.scalars(statement.with_for_update())).first()
+
+
+async def lock_sealed(session: AsyncSession, channels: Collection[str]) -> list[sa.Row[Any]]:
+    """Return number and payload of what waits in some channels, locked: delivering blanks a payload meanwhile."""
+    statement = sa.select(OutboxEntry.id, OutboxEntry.payload).where(
+        OutboxEntry.state == "pending", OutboxEntry.channel.in_(channels), OutboxEntry.payload.is_not(None)
+    )
+    return list(await session.execute(statement.order_by(OutboxEntry.id).with_for_update()))
 
 
 async def events_after(session: AsyncSession, last_id: int, limit: int) -> list[sa.Row[Any]]:

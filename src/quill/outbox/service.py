@@ -13,6 +13,7 @@ from quill.kit.documents import Document, dumps, loads
 from quill.kit.ids import ConversationId, PatientId, UserId
 from quill.outbox import queries, templates
 from quill.outbox.models import LiveEventRow, OutboxEntry
+from quill.outbox.payloads import Payloads
 from quill.settings import Settings
 from quill.unit import Unit
 
@@ -55,7 +56,7 @@ async def enqueue_mail(unit: Unit, *, to: str, template: str, facts: dict[str, s
         unit: the transaction.
         to: one address.
         template: ``password-reset`` (facts ``link``, optional ``lifetime`` such as "30 minutes"), ``password-changed``
-            (no facts), or ``invite`` (facts ``link``, optional ``lifetime``).
+            and ``password-was-reset`` (no facts), or ``invite`` (facts ``link``, optional ``lifetime``).
         facts: what the template needs; never patient data.
 
     Raises:
@@ -63,7 +64,7 @@ async def enqueue_mail(unit: Unit, *, to: str, template: str, facts: dict[str, s
     """
     templates.check(template, facts)
     payload: Document = {"to": to, "template": template, "facts": facts}
-    insert_entry(unit.session, "mail", payload, templates.maximum_age(template))
+    insert_entry(unit.session, Payloads(unit.settings), "mail", payload, templates.maximum_age(template))
     unit.after_commit(_waker(unit, WORK))
 
 
@@ -83,7 +84,7 @@ async def enqueue_push(unit: Unit, *, user_ids: Sequence[UserId], kind: str, fac
     if not user_ids:
         return
     payload: Document = {"user_ids": sorted(set(user_ids)), "kind": kind, "facts": facts}
-    insert_entry(unit.session, "push", payload, PUSH_MAXIMUM_AGE)
+    insert_entry(unit.session, Payloads(unit.settings), "push", payload, PUSH_MAXIMUM_AGE)
     unit.after_commit(_waker(unit, WORK))
 
 
@@ -114,14 +115,16 @@ def is_mail_configured(settings: Settings) -> bool:
     return settings.smtp_url is not None
 
 
-def insert_entry(session: AsyncSession, channel: Channel, payload: Document, maximum_age: datetime.timedelta) -> None:
+def insert_entry(
+    session: AsyncSession, payloads: Payloads, channel: Channel, payload: Document, maximum_age: datetime.timedelta
+) -> None:
     """Add an entry to a session's transaction; for the worker and this service."""
-    now = clock.now()
+    now, entry_id = clock.now(), ids.new_uuid()
     session.add(
         OutboxEntry(
-            id=ids.new_uuid(),
+            id=entry_id,
             channel=channel,
-            payload=dumps(payload),
+            payload=payloads.kept(channel, entry_id, payload),
             state="pending",
             attempts=0,
             next_attempt_at=now,

@@ -41,6 +41,8 @@ class _Template:
     maximum_age: datetime.timedelta
 
 
+_IF_NOT_YOU = "If it was not you, reset your password now and tell whoever runs Quill where you work or are cared for."
+
 _TEMPLATES: Mapping[str, _Template] = {
     "password-reset": _Template(
         subject="Reset your Quill password",
@@ -57,8 +59,20 @@ _TEMPLATES: Mapping[str, _Template] = {
     "password-changed": _Template(
         subject="Your Quill password was changed",
         paragraphs=(
-            "The password of your Quill account has just been changed, and every device has been signed out.",
-            "If it was not you, reset your password now and tell whoever runs Quill where you work or are cared for.",
+            "The password of your Quill account has just been changed. The device it was changed on stays signed in, "
+            "and every other device has been signed out.",
+            _IF_NOT_YOU,
+        ),
+        button=None,
+        lifetime="",
+        maximum_age=3 * DAY,
+    ),
+    "password-was-reset": _Template(
+        subject="Your Quill password was changed",
+        paragraphs=(
+            "The password of your Quill account has just been changed by a link sent to this address, and every device "
+            "has been signed out.",
+            _IF_NOT_YOU,
         ),
         button=None,
         lifetime="",

@@ -15,12 +15,13 @@ import sqlalchemy as sa
 import structlog
 
 from quill.kit import clock
-from quill.kit.documents import loads
+from quill.kit.crypto import CannotUnseal
 from quill.kit.logs import where
 from quill.kit.turns import finish_turn
 from quill.outbox import queries
 from quill.outbox.delivery import Carrier, Settlement, Task
 from quill.outbox.models import LiveEventRow, OutboxEntry
+from quill.outbox.payloads import Payloads
 from quill.outbox.service import WORK, Channel, insert_entry
 from quill.ports.delivery import Delivery
 from quill.unit import Services
@@ -75,6 +76,7 @@ class Worker:
         self._database = services.database
         self._signals = services.signals
         self._carriers = carriers
+        self._payloads = Payloads(services.settings)
         self._active: set[asyncio.Task[None]] = set()
         self._is_stopping = False
         self._tidied_at = clock.monotonic_seconds()
@@ -166,8 +168,12 @@ class Worker:
         if clock.now() >= entry.give_up_at:
             return Settlement(Delivery.refused("too_old"))
         try:
-            task = Task(entry.id, loads(entry.payload), entry.attempts)
+            task = Task(entry.id, self._payloads.opened(entry.channel, entry.id, entry.payload), entry.attempts)
             return await self._carriers[entry.channel].deliver(task)
+        except CannotUnseal:
+            # The operator may bring the key back; until then it waits as long as it is worth sending.
+            log.error("outbox_payload_unreadable", entry=entry.id, channel=entry.channel)
+            return Settlement(Delivery.retry("cannot_unseal"))
         except Exception as error:  # noqa: BLE001 - whatever it is, the entry waits and is tried again
             log.error("outbox_attempt_failed", entry=entry.id, channel=entry.channel, cause=where(error))
             return Settlement(Delivery.retry("unforeseen"))
@@ -190,7 +196,7 @@ class Worker:
                 # It may hold an address or a link, and nobody needs it any more.
                 entry.payload = None
             for payload in settlement.follow_ups:
-                insert_entry(session, taken.channel, payload, entry.give_up_at - now)
+                insert_entry(session, self._payloads, taken.channel, payload, entry.give_up_at - now)
             state = entry.state
         if settlement.follow_ups:
             self._signals.notify(WORK)

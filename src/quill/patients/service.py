@@ -33,6 +33,7 @@ from quill.patients.projection import PatientKind
 from quill.ports import fhir_patient
 from quill.ports.fhir import StoredResource
 from quill.ports.fhir_content import same_content
+from quill.ports.fhir_meta import with_source
 from quill.unit import Reader, Unit
 
 KIND = PatientKind()
@@ -163,7 +164,7 @@ async def add(unit: Unit, actor: Actor, wanted: NewPatient) -> PatientText:
     made = await create(
         unit,
         actor,
-        demographics.new_document(patient_id, wanted.changes),
+        with_source(demographics.new_document(patient_id, wanted.changes), unit.settings.source_uri),
         organisation_id=actor.primary_organisation_id,
         idempotency_key=wanted.idempotency_key,
         fingerprint=wanted.fingerprint,
@@ -242,6 +243,8 @@ async def edit(
     if if_match is not None and if_match != stored.version:
         raise StaleEdit
     document = demographics.with_changes(stored.document, changes)
+    if not same_content(stored.document, document):
+        document = with_source(document, unit.settings.source_uri)
     return await replace(unit, actor, stored, document, act=Act.PATIENT_CHANGE)
 
 

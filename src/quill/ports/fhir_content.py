@@ -11,9 +11,7 @@ from typing import Any
 import msgspec
 
 from quill.kit.documents import Document
-
-OWN_META = ("versionId", "lastUpdated")
-"""What a store sets in ``meta``; it belongs to a version and not to what the resource says."""
+from quill.ports.fhir_meta import comparable_meta
 
 _SETS_IN_META = ("profile", "security", "tag")
 _LARGEST_EXPONENT = 100
@@ -49,7 +47,7 @@ def _coded(document: Document) -> Document:
 
 
 def _content(document: Document) -> bytes:
-    meta = {name: _as_set(name, value) for name, value in document.get("meta", {}).items() if name not in OWN_META}
+    meta = {name: _as_set(name, value) for name, value in comparable_meta(document).items()}
     rest = {name: value for name, value in document.items() if name != "meta"}
     return _encoder.encode({**rest, "meta": meta} if meta else rest)
 

@@ -17,6 +17,7 @@ from quill.kit import clock, ids
 from quill.kit.ids import PatientId
 from quill.kit.paging import BadCursor, Page, PageRequest, cursor_of
 from quill.patients import service as patients
+from quill.ports.fhir_meta import with_source
 from quill.prescriptions import queries
 from quill.prescriptions.projection import Order, PrescriptionKind, document_of
 from quill.unit import Reader, Unit
@@ -68,7 +69,7 @@ async def prescribe(
         return await _stored(unit, earlier["prescription_id"])
     await patients.check_takes_entries(unit, order.patient_id)
     prescription_id = ids.new_uuid()
-    document = document_of(prescription_id, actor, order, clock.now())
+    document = with_source(document_of(prescription_id, actor, order, clock.now()), unit.settings.source_uri)
     claims = [f"prescription:{prescription_id}"]
     wish = Wish(KIND, {"document": document}, claims, idempotency_key=idempotency_key, fingerprint=fingerprint)
     result = await intents.perform(unit, actor, wish)

@@ -7,13 +7,13 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from quill.actor import Actor
 from quill.identity import service as identity
 from quill.kit import clock
-from quill.kit.database import Database
 from quill.kit.documents import Document
 from quill.kit.ids import UserId
 from quill.outbox.delivery import Settlement, Task
 from quill.ports.delivery import Delivery
 from quill.ports.push import Device, PushSender
 from quill.push import queries, service
+from quill.unit import Services
 
 MayNotify = Callable[[AsyncSession, Actor, Mapping[str, str]], Awaitable[bool]]
 """Tells whether somebody may be told what a notification's facts point at, at this moment."""
@@ -27,13 +27,14 @@ class PushCarrier:
     still that person's, and the person may still know.
 
     Args:
-        database: where devices and rights are.
+        services: where devices and rights are, and the settings that decide which rights count.
         sender: how a device is reached.
         may_notify: who may still know; given by the assembly.
     """
 
-    def __init__(self, database: Database, sender: PushSender, may_notify: MayNotify) -> None:
-        self._database = database
+    def __init__(self, services: Services, sender: PushSender, may_notify: MayNotify) -> None:
+        self._database = services.database
+        self._settings = services.settings
         self._sender = sender
         self._may_notify = may_notify
 
@@ -67,7 +68,7 @@ class PushCarrier:
         user_id = UserId(payload["user_id"])
         async with self._database.reading() as session:
             row = await queries.device(session, payload["device_id"], user_id, clock.now())
-            actor = await identity.find_actor(session, user_id)
+            actor = await identity.find_actor(session, self._settings, user_id)
             if row is None or actor is None or not await self._may_notify(session, actor, payload["facts"]):
                 return None
             return service.device_from(row)

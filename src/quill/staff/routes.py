@@ -2,9 +2,10 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Path, Query
+from fastapi import APIRouter, Depends, Path, Query, Request
 
 from quill.access.guards import AdminReader, AdminWriter, AuthenticatorDep, SignedInReader
+from quill.auth.service import SignedIn
 from quill.edge.inputs import PageQuery, RowId, refuse_unknown_query
 from quill.edge.problems import answers
 from quill.edge.units import ReaderDep, UnitDep
@@ -25,11 +26,12 @@ from quill.errors import (
     PatientNotFound,
     PermissionLevelUnknown,
     ReauthenticationRequired,
+    RegistrationTaken,
     SuperadminMissing,
     UsernameTaken,
     UserNotFound,
 )
-from quill.identity import catalogue
+from quill.identity import catalogue, registration
 from quill.identity.people import Person
 from quill.kit.ids import UserId
 from quill.staff import service as staff
@@ -46,6 +48,9 @@ from quill.staff.schemas import (
     LoginsOut,
     OwnCompetenciesIn,
     ProfessionOut,
+    RegistrationIn,
+    RegistrationOut,
+    RegulatorOut,
     RolesOut,
     UserActivityOut,
     UserChangeIn,
@@ -55,13 +60,15 @@ from quill.staff.schemas import (
     UsersOut,
     UserSummary,
 )
+from quill.unit import Reader
 
 router = APIRouter(prefix="/api", tags=["people"], dependencies=[Depends(refuse_unknown_query)])
 
 UserPath = Annotated[RowId, Path(description="Number of the account.")]
 
 _ACCOUNT_ERRORS = (
-    SuperadminMissing, MissingFields, PasswordTooShort, PasswordTooCommon, UsernameTaken, EmailTaken, Overloaded,
+    SuperadminMissing, MissingFields, PasswordTooShort, PasswordTooCommon, UsernameTaken, EmailTaken,
+    RegistrationTaken, Overloaded,
 )  # fmt: skip
 
 
@@ -80,6 +87,7 @@ async def create_user_with_cbac(
         additional_competencies=body.additional_competencies,
         removed_competencies=body.removed_competencies,
         roles=body.roles,
+        registrations=_pairs(body.professional_registrations) or (),
     )
     user_id, username = await staff.create(unit, actor, authenticator.passwords, wish)
     return UserDoneOut(detail="created", id=user_id, username=username, email=body.email)
@@ -87,12 +95,24 @@ async def create_user_with_cbac(
 
 @router.patch(
     "/users/{user_id}",
-    responses=answers(*_ACCOUNT_ERRORS, UserNotFound, OwnLevel, OwnHighRiskCompetency, LastSuperadmin),
+    responses=answers(
+        *_ACCOUNT_ERRORS, UserNotFound, OwnLevel, OwnHighRiskCompetency, ReauthenticationRequired, LastSuperadmin
+    ),
 )
 async def update_user(
-    actor: UserChanger, unit: UnitDep, authenticator: AuthenticatorDep, user_id: UserPath, body: UserChangeIn
+    request: Request,
+    actor: UserChanger,
+    unit: UnitDep,
+    authenticator: AuthenticatorDep,
+    user_id: UserPath,
+    body: UserChangeIn,
 ) -> UserDoneOut:
-    """Change an account, all or nothing. A new password, new rights and disabling end the person's logins."""
+    """Change an account, all or nothing. A new password, new rights and disabling end the person's logins.
+
+    One's own password and address are changed from here only with a sign-in of the last 15 minutes;
+    `POST /api/auth/change-password` asks for the current password instead.
+    """
+    signed_in: SignedIn = request.state.signed_in
     changes = staff.Changes(
         name=body.name,
         username=body.username,
@@ -103,9 +123,12 @@ async def update_user(
         additional_competencies=body.additional_competencies,
         removed_competencies=body.removed_competencies,
         roles=body.roles,
+        registrations=_pairs(body.professional_registrations),
         is_active=body.is_active,
     )
-    person = await staff.change(unit, actor, authenticator.passwords, UserId(user_id), changes)
+    person = await staff.change(
+        unit, actor, authenticator.passwords, UserId(user_id), changes, is_fresh=signed_in.is_fresh
+    )
     return UserDoneOut(detail="updated", id=person.user_id, username=person.username, email=person.email)
 
 
@@ -156,10 +179,11 @@ async def get_user(actor: AdminReader, reader: ReaderDep, user_id: UserPath) -> 
         base_profession=person.profession,
         additional_competencies=list(person.additional_competencies),
         removed_competencies=list(person.removed_competencies),
-        final_competencies=sorted(person.competencies),
+        final_competencies=sorted(person.competencies_held(reader.settings)),
         system_permissions=person.level.value,
         is_active=person.is_active,
         roles=list(person.roles),
+        professional_registrations=[RegistrationOut.model_validate(held) for held in person.registrations],
         totp_enabled=person.is_totp_enabled,
         fhir_patient_id=person.patient_id,
         organisations=[EmployerOut.model_validate(employer) for employer in found.organisations],
@@ -246,7 +270,7 @@ async def disable_user_totp(actor: UserChanger, unit: UnitDep, user_id: UserPath
 @router.get("/cbac/my-competencies")
 async def get_my_competencies(actor: SignedInReader, reader: ReaderDep) -> CompetenciesOut:
     """Read one's own competencies."""
-    return _competencies(await staff.get_competencies(reader, actor))
+    return _competencies(await staff.get_competencies(reader, actor), reader)
 
 
 @router.patch("/cbac/my-competencies", responses=answers(OwnHighRiskCompetency, LevelMissing))
@@ -255,16 +279,25 @@ async def update_my_competencies(actor: AdminWriter, unit: UnitDep, body: OwnCom
     person = await staff.change_own_competencies(
         unit, actor, additional=body.additional_competencies, removed=body.removed_competencies
     )
-    return _competencies(person)
+    return _competencies(person, unit)
 
 
 @router.get("/cbac/catalogue")
-async def get_catalogue(actor: SignedInReader) -> CatalogueOut:
-    """List the professions with their competencies, and the competencies with category and risk."""
+async def get_catalogue(actor: SignedInReader, reader: ReaderDep) -> CatalogueOut:
+    """List the professions with competencies and regulator, the competencies with category and risk, the regulators.
+
+    Where `registration_enforced`, a profession that `requires_registration` counts only for those whose registration
+    with that regulator is recorded.
+    """
     del actor
     return CatalogueOut(
-        professions=[ProfessionOut(id=name, competencies=sorted(held)) for name, held in catalogue.PROFESSIONS.items()],
+        professions=[
+            ProfessionOut(id=name, competencies=sorted(held), requires_registration=registration.REQUIRED.get(name))
+            for name, held in catalogue.PROFESSIONS.items()
+        ],
         competencies=[CompetencyOut.model_validate(entry) for entry in catalogue.COMPETENCIES.values()],
+        regulators=[RegulatorOut.model_validate(entry) for entry in registration.REGULATORS.values()],
+        registration_enforced=reader.settings.require_professional_registration,
     )
 
 
@@ -275,12 +308,16 @@ async def list_roles(actor: SignedInReader) -> RolesOut:
     return RolesOut(roles=list(catalogue.ROLES))
 
 
-def _competencies(person: Person) -> CompetenciesOut:
+def _pairs(registrations: list[RegistrationIn] | None) -> list[tuple[str, str]] | None:
+    return None if registrations is None else [(told.body, told.number) for told in registrations]
+
+
+def _competencies(person: Person, reader: Reader) -> CompetenciesOut:
     return CompetenciesOut(
         user_id=person.user_id,
         username=person.username,
         base_profession=person.profession,
         additional_competencies=list(person.additional_competencies),
         removed_competencies=list(person.removed_competencies),
-        final_competencies=sorted(person.competencies),
+        final_competencies=sorted(person.competencies_held(reader.settings)),
     )

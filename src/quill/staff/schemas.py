@@ -33,6 +33,16 @@ Password = Annotated[str, StringConstraints(max_length=128)]
 CatalogueNames = Annotated[list[Annotated[str, StringConstraints(max_length=100)]], Field(max_length=100)]
 
 
+class RegistrationIn(Input):
+    """Somebody's number with a professional regulator; case and surrounding spaces do not matter."""
+
+    body: Annotated[str, StringConstraints(max_length=20)]
+    number: Annotated[str, StringConstraints(max_length=40)]
+
+
+Registrations = Annotated[list[RegistrationIn], Field(max_length=10)]
+
+
 def _empty_as_absent(value: object) -> object:
     return None if value == "" else value
 
@@ -49,6 +59,7 @@ class UserIn(Input):
     removed_competencies: CatalogueNames = []
     system_permissions: Level = Level.PATIENT
     roles: CatalogueNames = []
+    professional_registrations: Registrations = []
 
 
 class UserChangeIn(Input):
@@ -66,6 +77,7 @@ class UserChangeIn(Input):
     removed_competencies: CatalogueNames | None = None
     system_permissions: Annotated[Level | None, BlankAsAbsent] = None
     roles: CatalogueNames | None = None
+    professional_registrations: Registrations | None = None
     is_active: StrictBool | None = None
 
 
@@ -123,6 +135,15 @@ class EmployerOut(BaseModel):
     is_primary: bool
 
 
+class RegistrationOut(BaseModel):
+    """Somebody's number with a professional regulator."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    body: str
+    number: str
+
+
 class UserDetailOut(BaseModel):
     """All an admin may know about an account."""
 
@@ -137,6 +158,7 @@ class UserDetailOut(BaseModel):
     system_permissions: str
     is_active: bool
     roles: list[str]
+    professional_registrations: list[RegistrationOut]
     totp_enabled: bool
     fhir_patient_id: str | None
     organisations: list[EmployerOut]
@@ -205,17 +227,30 @@ class CompetencyOut(BaseModel):
 
 
 class ProfessionOut(BaseModel):
-    """A profession and the competencies that come with it, sorted."""
+    """A profession, the competencies that come with it, sorted, and the regulator it needs a registration with."""
 
     id: str
     competencies: list[str]
+    requires_registration: str | None
+
+
+class RegulatorOut(BaseModel):
+    """A professional regulator; its numbers match the pattern, in capital letters."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    id: str
+    name: str
+    number_pattern: str
 
 
 class CatalogueOut(BaseModel):
-    """Every profession and competency there is."""
+    """Every profession, competency and regulator there is."""
 
     professions: list[ProfessionOut]
     competencies: list[CompetencyOut]
+    regulators: list[RegulatorOut]
+    registration_enforced: bool
 
 
 class RolesOut(BaseModel):

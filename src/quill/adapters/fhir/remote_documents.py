@@ -15,7 +15,7 @@ from typing import Any
 from quill.errors import InvalidRecord
 from quill.kit.documents import Document
 from quill.kit.ids import is_fhir_id
-from quill.ports.fhir_content import OWN_META
+from quill.ports.fhir_meta import OF_THE_STORE
 
 NUMERIC = "numeric-"
 
@@ -49,7 +49,7 @@ def outward(document: Document) -> Document:
         raise InvalidRecord(
             errors=[{"loc": ["id"], "msg": "An id of digits only should be shorter", "type": "fhir_id"}]
         )
-    meta = {name: value for name, value in document.get("meta", {}).items() if name not in OWN_META}
+    meta = {name: value for name, value in document.get("meta", {}).items() if name not in OF_THE_STORE}
     if isinstance(meta.get("source"), str):
         meta["source"] = _HASH.sub(_escaped, meta["source"])
     return _with_meta(sent, meta)

@@ -24,6 +24,7 @@ from quill.ports.fhir_communication import (
     conversation_document,
     message_document,
 )
+from quill.ports.fhir_meta import with_source
 from quill.unit import Unit
 
 
@@ -101,7 +102,11 @@ async def _payload(unit: Unit, actor: Actor, wanted: ConversationIn) -> Document
         sent_at=now,
         amends_fhir_id=None,
     )
-    return {"header": conversation_document(header), "message": message_document(first)}
+    source = unit.settings.source_uri
+    return {
+        "header": with_source(conversation_document(header), source),
+        "message": with_source(message_document(first), source),
+    }
 
 
 async def _others(unit: Unit, actor: Actor, patient_id: PatientId, wanted: ConversationIn) -> dict[UserId, Actor]:
@@ -113,7 +118,7 @@ async def _others(unit: Unit, actor: Actor, patient_id: PatientId, wanted: Conve
             raise PatientHasNoAccount
         named.add(account)
     named.discard(actor.person_id)
-    allowed = await access.find_allowed(unit.session, patient_id, named, READING)
+    allowed = await access.find_allowed(unit, patient_id, named, READING)
     if allowed.keys() != named:
         raise Unprocessable.at(
             "participant_ids",

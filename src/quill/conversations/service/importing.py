@@ -21,6 +21,7 @@ from quill.ports.fhir_communication import (
     conversation_document,
     message_document,
 )
+from quill.ports.fhir_meta import with_source
 from quill.unit import Unit
 
 
@@ -80,7 +81,7 @@ async def import_conversations(
         for found in conversations
         for user_id in (*found.participant_ids, *(message.sender_id for message in found.messages))
     }
-    people = await identity.find_actors(unit.session, everybody)
+    people = await identity.find_actors(unit.session, unit.settings, everybody)
     if people.keys() != everybody or not all(found.messages for found in conversations):
         raise ValueError("Everybody in a conversation must be known, and a conversation begins with a message.")
     given = await numbers.take(unit.session, "conversation", len(conversations))
@@ -88,10 +89,11 @@ async def import_conversations(
     messages = await numbers.take(unit.session, "message", sum(len(found.messages) for found in conversations))
     following = iter(messages)
     rows: list[dict[str, Any]] = []
+    source = unit.settings.source_uri
     for header, found in zip(headers, conversations, strict=True):
-        await unit.fhir.write(conversation_document(header), if_match=0)
+        await unit.fhir.write(with_source(conversation_document(header), source), if_match=0)
         for facts in _messages(header, found, following, people):
-            await unit.fhir.write(message_document(facts), if_match=0)
+            await unit.fhir.write(with_source(message_document(facts), source), if_match=0)
             rows.append(message_row(facts, header.number, created_at=facts.sent_at, amends_id=None))
         audit.record(
             unit,

@@ -1,11 +1,18 @@
 """Who takes part: adding somebody, joining, leaving, taking somebody out."""
 
+import datetime
+
+import sqlalchemy as sa
+from sqlalchemy.exc import IntegrityError
+
 from quill.access import service as access
 from quill.actor import Actor, Level
 from quill.audit import service as audit
 from quill.audit.service import Act
 from quill.conversations import headers, queries
+from quill.conversations.models import ConversationParticipant, ParticipationEnd
 from quill.conversations.notices import READING
+from quill.conversations.projection import END_KIND
 from quill.conversations.queries import Row
 from quill.conversations.schemas import OkOut, ParticipantIn, ParticipantOut
 from quill.conversations.service import changing, finding, wire
@@ -19,7 +26,10 @@ from quill.errors import (
     UserNotFound,
 )
 from quill.identity import service as identity
+from quill.intents import service as intents
+from quill.intents.service import Wish
 from quill.kit import clock
+from quill.kit.documents import Document
 from quill.kit.ids import ConversationId, PatientId, UserId
 from quill.patients import service as patients
 from quill.ports.fhir_communication import ParticipantFacts
@@ -50,7 +60,7 @@ async def add(unit: Unit, actor: Actor, conversation_id: ConversationId, wanted:
     known = await wire.find_participant(unit, conversation_id, user_id)
     if known is not None:
         return known
-    allowed = await access.find_allowed(unit.session, PatientId(row.patient_id), [user_id], READING)
+    allowed = await access.find_allowed(unit, PatientId(row.patient_id), [user_id], READING)
     if user_id not in allowed:
         raise Unprocessable.at(
             "user_id",
@@ -120,22 +130,62 @@ async def remove(unit: Unit, actor: Actor, conversation_id: ConversationId, user
 
 
 async def end_participation(unit: Unit, actor: Actor, user_id: UserId, patient_id: PatientId) -> None:
-    """Take somebody whose access to a patient ends out of every conversation about that patient.
+    """Take somebody whose access to a patient ends out of every conversation about that patient, in this transaction.
 
     Nobody without access reads a conversation anyway; this is so that access given again later does not bring back old
-    conversations by itself. Repeating it is harmless.
-
-    Raises:
-        Unavailable: 502 or 503, the FHIR store did not take it; call it again.
+    conversations by itself. The FHIR headers are corrected by the sweep, so no store has to answer for this to hold.
+    Repeating it is harmless.
     """
-    for conversation_id in await queries.participations(unit.session, user_id, patient_id):
-        row = await queries.find_where(unit.session, actor, conversation_id, everything())
-        if row is not None:
-            await changing.change(unit, actor, row, headers.removing(user_id), Act.PARTICIPANT_REMOVE, about=user_id)
+    ended_at = clock.now()
+    numbers = await queries.participations(unit.session, user_id, patient_id)
+    for conversation_id in numbers:
+        await queries.lock_conversation(unit.session, conversation_id)
+    await _keep_end(unit, patient_id, user_id, ended_at)
+    for conversation_id in numbers:
+        await _end_in(unit, actor, conversation_id, user_id, ended_at)
+
+
+async def _keep_end(unit: Unit, patient_id: PatientId, user_id: UserId, ended_at: datetime.datetime) -> None:
+    end = await queries.lock_participation_end(unit.session, patient_id, user_id)
+    if end is None:
+        try:
+            async with unit.session.begin_nested():
+                unit.session.add(ParticipationEnd(patient_id=patient_id, user_id=user_id, ended_at=ended_at))
+        except IntegrityError:
+            # Another revocation was first by a moment; this one says the same.
+            end = await queries.lock_participation_end(unit.session, patient_id, user_id)
+    if end is not None:
+        end.ended_at = max(end.ended_at, ended_at)
+        await unit.session.flush()
+
+
+async def _end_in(
+    unit: Unit, actor: Actor, conversation_id: ConversationId, user_id: UserId, ended_at: datetime.datetime
+) -> None:
+    row = await queries.find_where(unit.session, actor, conversation_id, everything())
+    if row is None:
+        return
+    await unit.session.execute(
+        sa.delete(ConversationParticipant)
+        .where(ConversationParticipant.conversation_id == conversation_id, ConversationParticipant.user_id == user_id)
+        .execution_options(synchronize_session=False)
+    )
+    audit.record(
+        unit,
+        actor,
+        Act.PARTICIPANT_REMOVE,
+        patient_id=PatientId(row.patient_id),
+        subject=f"conversation:{conversation_id}:user:{user_id}",
+    )
+    change = headers.ending(user_id, ended_at)
+    payload: Document = {"conversation_id": row.id, "fhir_id": row.fhir_conversation_id, "change": change}
+    await intents.defer(unit, actor, Wish(END_KIND, payload))
 
 
 async def _put_in(unit: Unit, actor: Actor, row: Row, person: ParticipantFacts, act: Act) -> ParticipantOut:
-    await changing.change(unit, actor, row, headers.adding(person), act, about=person.user_id)
+    ends = await queries.participation_ends(unit.session, PatientId(row.patient_id))
+    change = headers.adding(person, ended_at=ends.get(person.user_id))
+    await changing.change(unit, actor, row, change, act, about=person.user_id)
     found = await wire.find_participant(unit, ConversationId(row.id), UserId(person.user_id))
     if found is None:
         # Taken out again by somebody else between our writing and our looking.

@@ -14,6 +14,7 @@ from quill.kit import clock, ids
 from quill.kit.documents import Document
 from quill.kit.ids import ConversationId, MessageId
 from quill.ports.fhir_communication import MessageFacts, message_document
+from quill.ports.fhir_meta import with_source
 from quill.unit import Unit
 
 
@@ -86,7 +87,7 @@ async def _payload(unit: Unit, actor: Actor, row: Row, body: str, amended: Row |
     )
     return {
         "conversation_id": row.id,
-        "message": message_document(facts),
+        "message": with_source(message_document(facts), unit.settings.source_uri),
         "amends_id": amended.id if amended is not None else None,
     }
 

@@ -118,7 +118,7 @@ async def _check_stands(unit: Unit, row: ExternalInvite) -> None:
     patient_id = PatientId(row.patient_id)
     sender = None
     if row.invited_by_user_id is not None:
-        sender = await identity.find_actor(unit.session, UserId(row.invited_by_user_id))
+        sender = await identity.find_actor(unit.session, unit.settings, UserId(row.invited_by_user_id))
     if sender is None or not access.owns(await access.find_relationship(unit.session, sender, patient_id)):
         raise _refusal(unit, row, InviteGone(), "inviter_lost_right")
     try:
@@ -167,7 +167,7 @@ async def _use(unit: Unit, row: ExternalInvite, user_id: UserId) -> None:
     await unit.session.flush()
     patient_id, sender = PatientId(row.patient_id), row.invited_by_user_id
     await identity.grant_access(unit, user_id, patient_id, granted_by=UserId(sender) if sender is not None else None)
-    actor = await identity.find_actor(unit.session, user_id)
+    actor = await identity.find_actor(unit.session, unit.settings, user_id)
     audit.record(unit, actor, Act.INVITE_ACCEPT, patient_id=patient_id, subject=f"invite:{row.id}/user:{user_id}")
 
 

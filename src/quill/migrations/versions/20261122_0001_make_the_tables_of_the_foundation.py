@@ -548,6 +548,16 @@ def upgrade() -> None:
         )
 
     op.create_table(
+        "participation_end",
+        sa.Column("patient_id", sa.String(length=64), nullable=False),
+        sa.Column("user_id", sa.Integer(), nullable=False),
+        sa.Column("ended_at", sa.DateTime(timezone=True), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["user_id"], ["user_account.id"], name=op.f("fk_participation_end_user_id_user_account"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("patient_id", "user_id", name=op.f("pk_participation_end")),
+    )
+    op.create_table(
         "password_reset",
         sa.Column("id", sa.String(length=36), nullable=False),
         sa.Column("user_id", sa.Integer(), nullable=False),
@@ -604,6 +614,20 @@ def upgrade() -> None:
             postgresql_where=sa.text("nhs_number IS NOT NULL AND is_active"),
         )
 
+    op.create_table(
+        "professional_registration",
+        sa.Column("user_id", sa.Integer(), nullable=False),
+        sa.Column("body", sa.String(length=16), nullable=False),
+        sa.Column("number", sa.String(length=16), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["user_id"],
+            ["user_account.id"],
+            name=op.f("fk_professional_registration_user_id_user_account"),
+            ondelete="CASCADE",
+        ),
+        sa.PrimaryKeyConstraint("user_id", "body", name=op.f("pk_professional_registration")),
+        sa.UniqueConstraint("body", "number", name=op.f("uq_professional_registration_body_number")),
+    )
     op.create_table(
         "push_subscription",
         sa.Column("id", sa.Integer(), nullable=False),
@@ -833,6 +857,7 @@ def downgrade() -> None:
         batch_op.drop_index("ix_push_subscription_user_id")
 
     op.drop_table("push_subscription")
+    op.drop_table("professional_registration")
     with op.batch_alter_table("patient_index", schema=None) as batch_op:
         batch_op.drop_index(
             "uq_patient_index_nhs_number",
@@ -847,6 +872,7 @@ def downgrade() -> None:
         batch_op.drop_index(batch_op.f("ix_password_reset_user_id"))
 
     op.drop_table("password_reset")
+    op.drop_table("participation_end")
     with op.batch_alter_table("organisation_staff_member", schema=None) as batch_op:
         batch_op.drop_index(
             "uq_organisation_staff_member_primary",

@@ -11,8 +11,8 @@ from quill.audit.service import Act
 from quill.auth import new_passwords
 from quill.auth import service as auth
 from quill.auth.passwords import Passwords
-from quill.errors import MissingFields, Unprocessable, UserNotFound
-from quill.identity import people
+from quill.errors import MissingFields, ReauthenticationRequired, Unprocessable, UserNotFound
+from quill.identity import people, registration
 from quill.identity import service as identity
 from quill.identity.people import Person
 from quill.identity.service import NewPerson
@@ -25,7 +25,7 @@ LONGEST_USERNAME = 150
 
 @dataclass(frozen=True, slots=True)
 class NewAccount:
-    """An account an admin wants made; texts are trimmed, and may be blank."""
+    """An account an admin wants made; texts are trimmed, and may be blank; registrations are regulator and number."""
 
     name: str
     username: str | None
@@ -36,6 +36,7 @@ class NewAccount:
     additional_competencies: Sequence[str]
     removed_competencies: Sequence[str]
     roles: Sequence[str]
+    registrations: Sequence[tuple[str, str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +52,7 @@ class Changes:
     additional_competencies: Sequence[str] | None = None
     removed_competencies: Sequence[str] | None = None
     roles: Sequence[str] | None = None
+    registrations: Sequence[tuple[str, str]] | None = None
     is_active: bool | None = None
 
 
@@ -69,6 +71,7 @@ async def create(unit: Unit, actor: Actor, passwords: Passwords, wish: NewAccoun
         PasswordTooCommon: 400.
         UsernameTaken: 400, case ignored.
         EmailTaken: 400, case ignored.
+        RegistrationTaken: 409, a registration is another person's.
         Unprocessable: 422, something is not in the catalogues.
     """
     rules.check_may_administer(unit, actor, None, wish.level)
@@ -85,6 +88,7 @@ async def create(unit: Unit, actor: Actor, passwords: Passwords, wish: NewAccoun
         competencies=[*wish.additional_competencies, *wish.removed_competencies],
         roles=wish.roles,
     )
+    registrations = registration.checked(wish.registrations)
     async with unit.reading() as session:
         await identity.check_free(session, username, wish.email)
     person = NewPerson(
@@ -97,12 +101,23 @@ async def create(unit: Unit, actor: Actor, passwords: Passwords, wish: NewAccoun
         additional_competencies=wish.additional_competencies,
         removed_competencies=wish.removed_competencies,
         roles=wish.roles,
+        registrations=registrations,
     )
     return await identity.create_person(unit, actor, person), username
 
 
-async def change(unit: Unit, actor: Actor, passwords: Passwords, user_id: UserId, changes: Changes) -> Person:
+async def change(
+    unit: Unit, actor: Actor, passwords: Passwords, user_id: UserId, changes: Changes, *, is_fresh: bool = False
+) -> Person:
     """Change an account, all or nothing; a change of password or rights ends the person's logins.
+
+    Args:
+        unit: the transaction.
+        actor: who changes it.
+        passwords: hashing and its rules.
+        user_id: whose.
+        changes: what is to be different.
+        is_fresh: whether the actor signed in a short time ago, which a new password or address of one's own needs.
 
     Returns:
         The account as it stands now.
@@ -112,12 +127,14 @@ async def change(unit: Unit, actor: Actor, passwords: Passwords, user_id: UserId
         SuperadminMissing: 403, an admin wants to change an admin, or make one.
         OwnLevel: 403, one's own level.
         OwnHighRiskCompetency: 403, for oneself.
+        ReauthenticationRequired: 403, one's own password or address, and the sign-in is not fresh.
         LastSuperadmin: 409.
         MissingFields: 400, the e-mail address is blank.
         PasswordTooShort: 400.
         PasswordTooCommon: 400.
         UsernameTaken: 400, case ignored.
         EmailTaken: 400, case ignored.
+        RegistrationTaken: 409, a registration is another person's.
         Unprocessable: 422, something is not in the catalogues.
     """
     async with unit.reading() as session:
@@ -125,6 +142,8 @@ async def change(unit: Unit, actor: Actor, passwords: Passwords, user_id: UserId
     if seen is None:
         raise UserNotFound
     rules.check_change(unit, actor, seen, _applied(seen, changes))
+    if actor.user_id == user_id and not is_fresh:
+        _check_account_is_not_taken_over(unit, actor, seen, changes)
     if changes.email == "":
         raise MissingFields("Email is required")
     # Before the first statement of the transaction, which would hold the database's writer lock while hashing.
@@ -157,6 +176,22 @@ async def switch(unit: Unit, actor: Actor, passwords: Passwords, user_id: UserId
     return await change(unit, actor, passwords, user_id, Changes(is_active=is_active))
 
 
+def _check_account_is_not_taken_over(unit: Unit, actor: Actor, person: Person, changes: Changes) -> None:
+    """Refuse what would give the account to whoever finds its owner's browser signed in.
+
+    The address counts as much as the password, because a reset link goes there.
+
+    Raises:
+        ReauthenticationRequired: 403.
+    """
+    moves_address = changes.email is not None and identity.folded(changes.email) != identity.folded(person.email)
+    if changes.password is None and not moves_address:
+        return
+    act = Act.USER_CHANGE if changes.password is None else Act.PASSWORD_CHANGE
+    audit.record_refusal(unit, actor, act, reason=ReauthenticationRequired.code, subject=f"user:{person.user_id}")
+    raise ReauthenticationRequired("Sign in again to change your own password or e-mail address here")
+
+
 def _applied(person: Person, changes: Changes) -> Person:
     wanted: dict[str, Any] = {
         "full_name": changes.name,
@@ -167,6 +202,7 @@ def _applied(person: Person, changes: Changes) -> Person:
         "additional_competencies": _sorted(changes.additional_competencies),
         "removed_competencies": _sorted(changes.removed_competencies),
         "roles": _sorted(changes.roles),
+        "registrations": registration.checked(changes.registrations) if changes.registrations is not None else None,
         "is_active": changes.is_active,
     }
     after = dataclasses.replace(person, **{field: value for field, value in wanted.items() if value is not None})
@@ -201,6 +237,7 @@ def _rights(person: Person) -> tuple[object, ...]:
         person.additional_competencies,
         person.removed_competencies,
         person.roles,
+        person.registrations,
     )
 
 
@@ -210,6 +247,8 @@ def _record(unit: Unit, actor: Actor, before: Person, after: Person) -> None:
         audit.record(unit, actor, Act.USER_ENABLE if after.is_active else Act.USER_DISABLE, subject=subject)
     if before.roles != after.roles:
         audit.record(unit, actor, Act.ROLES_CHANGE, subject=subject)
+    if before.registrations != after.registrations:
+        audit.record(unit, actor, Act.REGISTRATIONS_CHANGE, subject=subject)
     if before.competencies != after.competencies:
         audit.record(unit, actor, Act.COMPETENCIES_CHANGE, subject=subject)
     if before.level != after.level:

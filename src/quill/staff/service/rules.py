@@ -68,7 +68,9 @@ def check_change(
 def added_competencies(before: Person, after: Person) -> frozenset[str]:
     """Return the competencies a change adds: newly held, or newly listed so that they would come back later."""
     listed = frozenset(after.additional_competencies) - frozenset(before.additional_competencies)
-    return listed | (after.competencies - before.competencies)
+    # A registration makes those of the profession count, whether or not it is asked for at present.
+    registered = after.registered_competencies - before.registered_competencies
+    return listed | registered | (after.competencies - before.competencies)
 
 
 def is_high_risk(competencies: Iterable[str]) -> bool:
