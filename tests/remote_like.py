@@ -22,7 +22,7 @@ from quill.kit import clock
 from quill.kit.database import Database
 from quill.kit.documents import Document
 from quill.kit.ids import CompositionUid
-from quill.ports.fhir import FhirStore, ResourcePage, ResourceType, SearchQuery, StoredResource
+from quill.ports.fhir import ChangePage, FhirStore, ResourcePage, ResourceType, SearchQuery, StoredResource
 from quill.ports.openehr import CompositionPage, OpenEhrStore, StoredComposition
 from quill.unit import Services
 
@@ -148,6 +148,9 @@ class RemoteLikeFhirStore(_RemoteLike[FhirStore]):
 
     async def delete(self, resource_type: ResourceType, resource_id: str) -> None:
         return await self._tell("delete", lambda store: store.delete(resource_type, resource_id))
+
+    async def changes(self, resource_type: ResourceType, since: str | None = None, *, limit: int = 100) -> ChangePage:
+        return await self._ask("changes", lambda store: store.changes(resource_type, since, limit=limit))
 
     async def ping(self) -> None:
         return await self._ask("ping", lambda store: store.ping())

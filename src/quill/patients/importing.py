@@ -30,8 +30,9 @@ from quill.kit import clock
 from quill.kit.documents import Document, NotADocument, dumps, loads
 from quill.kit.ids import OrganisationId, PatientId
 from quill.patients import queries, service
-from quill.patients.projection import fold_identifier, same_content
+from quill.patients.projection import fold_identifier
 from quill.ports import fhir_patient
+from quill.ports.fhir_content import says_the_same
 from quill.ports.fhir_resources import check_resource
 from quill.unit import RequestFacts, Services, Unit, open_unit
 
@@ -241,7 +242,7 @@ async def _take_in_again(unit: Unit, task: Import, document: Document) -> Outcom
     stored = await unit.fhir.find("Patient", patient_id)
     if stored is None:
         raise FhirRefused("The patient record store does not hold a patient it acknowledged")
-    is_same = same_content(stored.document, document)
+    is_same = says_the_same(document, stored.document)
     if not is_same:
         if not task.replace:
             raise PatientExists("A record with this id and other content is there already; nothing was changed")

@@ -3,7 +3,6 @@
 import hashlib
 from typing import Any
 
-import msgspec
 import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
 
@@ -19,13 +18,13 @@ from quill.patients import nhs_number, queries
 from quill.patients.models import PatientDocument, PatientIdentifier, PatientIndex
 from quill.ports import fhir_patient
 from quill.ports.fhir import ResourceType, StoredResource
+from quill.ports.fhir_content import says_the_same
 from quill.unit import Unit
 
 LONGEST_KEY = 200
 """Characters of an indexed text kept whole; a PostgreSQL index entry holds about 2,700 bytes (nbtree)."""
 
 _WHOLE_DATE_LENGTH = len("YYYY-MM-DD")
-_comparing_encoder = msgspec.json.Encoder(decimal_format="number", order="deterministic")
 
 
 def index_row(stored: StoredResource) -> dict[str, Any]:
@@ -70,17 +69,6 @@ def identifier_rows(stored: StoredResource) -> list[dict[str, Any]]:
         }
         for position, (system, value) in enumerate(fhir_patient.identifiers(stored.document))
     ]
-
-
-def same_content(one: Document, other: Document) -> bool:
-    """Tell whether two resources say the same, digit for digit, apart from what a store itself adds."""
-    return _content(one) == _content(other)
-
-
-def _content(document: Document) -> bytes:
-    meta = {key: value for key, value in document.get("meta", {}).items() if key not in {"versionId", "lastUpdated"}}
-    rest = {key: value for key, value in document.items() if key != "meta"}
-    return _comparing_encoder.encode(rest | ({"meta": meta} if meta else {}))
 
 
 async def project_patient(unit: Unit, stored: StoredResource, *, created_by: Actor | None = None) -> None:
@@ -168,9 +156,9 @@ class PatientKind:
         return as_written(await unit.fhir.write(payload["document"], if_match=payload["if_match"]))
 
     async def has_landed(self, unit: Unit, payload: Document) -> Document | bool:
-        """Return the resource as stored when it has just this content, else ``False``."""
+        """Return the resource as stored when it says just this, else ``False``."""
         stored = await unit.fhir.find("Patient", payload["document"]["id"])
-        if stored is None or not same_content(stored.document, payload["document"]):
+        if stored is None or not says_the_same(payload["document"], stored.document):
             return False
         return as_written(stored)
 

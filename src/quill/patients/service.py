@@ -29,9 +29,10 @@ from quill.kit.ids import OrganisationId, PatientId
 from quill.patients import demographics, queries
 from quill.patients.demographics import Changes
 from quill.patients.models import PatientIndex
-from quill.patients.projection import PatientKind, same_content
+from quill.patients.projection import PatientKind
 from quill.ports import fhir_patient
 from quill.ports.fhir import StoredResource
+from quill.ports.fhir_content import same_content
 from quill.unit import Reader, Unit
 
 KIND = PatientKind()

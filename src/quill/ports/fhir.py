@@ -62,8 +62,31 @@ class ResourcePage:
     next_cursor: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class ChangePage:
+    """What changed in a store since a position, oldest first.
+
+    Attributes:
+        resources: each as it is now, a deleted one with ``is_deleted`` and no elements but id and meta.
+        position: what to ask from next time; opaque, and good for as long as the store keeps its records.
+        has_more: whether there is more to read at once.
+    """
+
+    resources: list[StoredResource]
+    position: str
+    has_more: bool
+
+
+OVERLAP = datetime.timedelta(seconds=30)
+"""How far ``changes`` looks back behind what it has told: a writer may commit that long after it read the clock."""
+
+
 class FhirStore(Protocol):
     """A FHIR R4 server, embedded or remote.
+
+    Ids are the caller's own: what is written as ``Patient/123`` is found and referred to as that, whatever name a store
+    that refuses such ids has for it. An element that FHIR R4 does not define is kept, or the whole record is refused;
+    nothing is dropped in silence.
 
     Every method may raise ``FhirUnavailable`` (503: unreachable, too slow, known to be down) or ``FhirRefused`` (502: a
     wrong answer). Absence is ``None`` or an empty page, and means that the store itself said so.
@@ -126,6 +149,22 @@ class FhirStore(Protocol):
 
     async def delete(self, resource_type: ResourceType, resource_id: str) -> None:
         """Delete logically: history stays, ``find`` answers ``None``. Deleting what is not there is harmless."""
+        ...
+
+    async def changes(self, resource_type: ResourceType, since: str | None = None, *, limit: int = 100) -> ChangePage:
+        """Return what was written or deleted since a position, whoever did it.
+
+        Nothing is missed, so something may be told twice: everything younger than ``OVERLAP`` is told again each time.
+        A caller passes over what it has in that version already.
+
+        Args:
+            resource_type: what to look at.
+            since: the ``position`` of the page before; ``None`` for all there is, where deletions may be left out.
+            limit: how many to return; the last page may hold more by the deletions.
+
+        Raises:
+            InvalidCursor: 422, the position is not one of this store's.
+        """
         ...
 
     async def ping(self) -> None:

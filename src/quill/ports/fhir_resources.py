@@ -5,6 +5,7 @@ The shapes only judge: a document is never rewritten by them, so unknown element
 Source: FHIR R4 (4.0.1), ``patient.html``, ``communication.html``, ``medicationrequest.html``.
 """
 
+import re
 from functools import cache
 from itertools import islice
 from typing import Annotated, Any, Literal, Required
@@ -42,7 +43,9 @@ from quill.ports.fhir_datatypes import (
     one_of,
 )
 from quill.ports.fhir_dosage import Dosage
-from quill.ports.fhir_json import Mistake, json_mistakes, mistake, shape_mistakes
+from quill.ports.fhir_json import Mistake, Place, json_mistakes, mistake, shape_mistakes
+
+_VALUE = re.compile(r"value[A-Z]\w*")
 
 MAXIMUM_MISTAKES = 50
 """Mistakes told at once; more would help nobody and a hostile record could hold millions."""
@@ -308,3 +311,31 @@ def check_resource(document: Document) -> None:
     found = _mistakes(document)
     if found:
         raise InvalidRecord(errors=found[:MAXIMUM_MISTAKES])
+
+
+def check_defined(document: Document) -> None:
+    """Return when FHIR R4 defines every element of a valid resource.
+
+    What stands in contained resources, in values of extensions and in extensions of primitives is not looked at.
+
+    Raises:
+        InvalidRecord: 422, ``errors`` as for ``check_resource``.
+    """
+    try:
+        _shape(document["resourceType"]).validate_python(document, strict=True, extra="forbid")
+    except ValidationError as error:
+        places = (found["loc"] for found in error.errors(include_url=False, include_input=False, include_context=False))
+        found = [
+            mistake(place, "FHIR R4 does not define this element", "fhir_undefined")
+            for place in places
+            if not _may_be_defined(place)
+        ]
+        if found:
+            raise InvalidRecord(errors=found[:MAXIMUM_MISTAKES]) from error
+
+
+def _may_be_defined(place: Place) -> bool:
+    name = place[-1]
+    is_primitive_extension = isinstance(name, str) and name.startswith("_")
+    is_value = "extension" in str(place[-3:-1]).lower() and _VALUE.fullmatch(str(name)) is not None
+    return is_primitive_extension or is_value or place[0] == "contained"

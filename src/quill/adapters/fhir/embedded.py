@@ -8,20 +8,20 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, cast
 
-import msgspec
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from quill.adapters.fhir import queries
 from quill.adapters.fhir.models import FhirResource, FhirResourceVersion, FhirSearchKey
-from quill.adapters.fhir.search_keys import NOTHING, SearchKeys, search_keys_of
+from quill.adapters.fhir.search_keys import NOTHING, SearchKeys, may_match, search_keys_of
 from quill.errors import FhirUnavailable, InvalidCursor, InvalidRecord, StaleEdit
 from quill.kit import clock
 from quill.kit.documents import Document, dumps, loads
 from quill.kit.ids import is_fhir_id
 from quill.kit.paging import BadCursor, PageRequest, cursor_of
-from quill.ports.fhir import ResourcePage, ResourceType, SearchQuery, StoredResource
+from quill.ports.fhir import OVERLAP, ChangePage, ResourcePage, ResourceType, SearchQuery, StoredResource
+from quill.ports.fhir_content import same_content
 from quill.ports.fhir_json import is_storable
 from quill.ports.fhir_resources import check_resource
 
@@ -31,9 +31,6 @@ _SEARCH_KEY = cast("sa.Table", FhirSearchKey.__table__)
 
 _SMALLEST_STEP = datetime.timedelta(microseconds=1)
 _EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
-_OWN_META = ("versionId", "lastUpdated")
-
-_comparing_encoder = msgspec.json.Encoder(decimal_format="number", order="deterministic")
 
 
 class EmbeddedFhirStore:
@@ -80,7 +77,7 @@ class EmbeddedFhirStore:
         _check_version(row, if_match)
         if not row.is_deleted:
             before = loads(row.document)
-            if _content(before) == _content(document):
+            if same_content(before, document):
                 return _stored(resource_type, row)
             keys_before = search_keys_of(before)
         else:
@@ -117,7 +114,7 @@ class EmbeddedFhirStore:
             InvalidCursor: 422, the cursor is not one of this store's.
         """
         after = _position(cursor)
-        if not queries.may_match(query):
+        if not may_match(query):
             return ResourcePage()
         rows = await self._all(queries.page(queries.matching(resource_type, query), after, limit))
         resources = [_stored(resource_type, row) for row in rows[:limit]]
@@ -140,6 +137,22 @@ class EmbeddedFhirStore:
             return
         bare: Document = {"resourceType": resource_type, "id": resource_id}
         await self._replace(_next_version(bare, row, is_deleted=True), search_keys_of(loads(row.document)), NOTHING)
+
+    async def changes(self, resource_type: ResourceType, since: str | None = None, *, limit: int = 100) -> ChangePage:
+        """Return what was written or deleted since a position, by last update and id; from the beginning, everything.
+
+        Raises:
+            InvalidCursor: 422, the position is not one of this store's.
+        """
+        begin, end, after = _reading_of(since)
+        end = end or clock.now()
+        rows = await self._all(queries.page(queries.changed(resource_type, begin), after, limit))
+        resources = [_stored(resource_type, row) for row in rows[:limit]]
+        if len(rows) > limit:
+            last = resources[-1]
+            position = cursor_of(_microseconds(begin), _microseconds(end), _microseconds(last.last_updated), last.id)
+            return ChangePage(resources, position, has_more=True)
+        return ChangePage(resources, cursor_of(max(_microseconds(end - OVERLAP), 0), 0, 0, ""), has_more=False)
 
     async def ping(self) -> None:
         """Return when the tables can be read."""
@@ -217,13 +230,6 @@ def _check_version(row: queries.ResourceRow, if_match: int | None) -> None:
         raise StaleEdit
 
 
-def _content(document: Document) -> bytes:
-    """Return a document's content in one order and digit for digit, without what the store itself adds to it."""
-    meta = {name: value for name, value in document.get("meta", {}).items() if name not in _OWN_META}
-    bare = {name: value for name, value in document.items() if name != "meta"}
-    return _comparing_encoder.encode({**bare, "meta": meta} if meta else bare)
-
-
 def _first_version(document: Document) -> StoredResource:
     return _version(document, 1, clock.now(), is_deleted=False)
 
@@ -282,7 +288,7 @@ def _key_rows(stored: StoredResource, keys: SearchKeys) -> list[dict[str, Any]]:
 
 
 def _cursor_after(stored: StoredResource) -> str:
-    return cursor_of((stored.last_updated - _EPOCH) // _SMALLEST_STEP, stored.id)
+    return cursor_of(_microseconds(stored.last_updated), stored.id)
 
 
 def _position(cursor: str | None) -> queries.Position | None:
@@ -292,6 +298,29 @@ def _position(cursor: str | None) -> queries.Position | None:
         if key is None:
             return None
         microseconds, resource_id = cast("tuple[int, str]", key)
-        return queries.Position(_EPOCH + microseconds * _SMALLEST_STEP, resource_id)
+        return queries.Position(_instant(microseconds), resource_id)
     except (BadCursor, OverflowError) as error:
         raise InvalidCursor from error
+
+
+def _reading_of(
+    since: str | None,
+) -> tuple[datetime.datetime, datetime.datetime | None, queries.Position | None]:
+    """Return from when changes are read; until when that reading is complete, if it goes on; and the row it is at."""
+    try:
+        key = PageRequest(cursor=since).after(int, int, int, str)
+        if key is None:
+            return _EPOCH, None, None
+        begin, end, at, resource_id = cast("tuple[int, int, int, str]", key)
+        after = queries.Position(_instant(at), resource_id) if resource_id else None
+        return _instant(begin), _instant(end) if end else None, after
+    except (BadCursor, OverflowError) as error:
+        raise InvalidCursor from error
+
+
+def _microseconds(instant: datetime.datetime) -> int:
+    return (instant - _EPOCH) // _SMALLEST_STEP
+
+
+def _instant(microseconds: int) -> datetime.datetime:
+    return _EPOCH + microseconds * _SMALLEST_STEP

@@ -6,12 +6,10 @@ from typing import NamedTuple, TypeAlias
 import sqlalchemy as sa
 
 from quill.adapters.fhir.models import FhirResource, FhirResourceVersion, FhirSearchKey
-from quill.adapters.fhir.search_keys import IDENTIFIER, PART_OF, key_text
+from quill.adapters.fhir.search_keys import IDENTIFIER, PART_OF, key_text, system_and_value
 from quill.kit.database import UtcDateTime
-from quill.kit.ids import is_fhir_id
 from quill.kit.text import fold, like_pattern
 from quill.ports.fhir import SearchQuery
-from quill.ports.fhir_json import is_storable
 
 _COLUMNS = (
     FhirResource.id,
@@ -65,13 +63,6 @@ def any_resource() -> sa.Select[str]:
     return sa.select(FhirResource.id).limit(1)
 
 
-def may_match(query: SearchQuery) -> bool:
-    """Tell whether any resource could meet a query: ids are ids, texts can be stored, a name has letters."""
-    ids_are_ids = all(is_fhir_id(value) for value in (query.part_of, query.subject) if value is not None)
-    names_somebody = query.name is None or fold(query.name) != ""
-    return ids_are_ids and names_somebody and is_storable(query.identifier or "")
-
-
 def matching(resource_type: str, query: SearchQuery) -> Rows:
     """Select the current resources of a type that meet every criterion given."""
     criteria: list[sa.ColumnElement[bool]] = []
@@ -91,6 +82,11 @@ def matching(resource_type: str, query: SearchQuery) -> Rows:
     return sa.select(*_COLUMNS).where(FhirResource.resource_type == resource_type, is_current, *criteria)
 
 
+def changed(resource_type: str, since: datetime.datetime) -> Rows:
+    """Select the resources of a type written or deleted at an instant or later, each as it is now."""
+    return sa.select(*_COLUMNS).where(FhirResource.resource_type == resource_type, FhirResource.last_updated >= since)
+
+
 def page(statement: Rows, after: Position | None, limit: int) -> Rows:
     """Return one page of a selection by last update and id, and one row more to tell whether it goes on."""
     if after is not None:
@@ -100,9 +96,9 @@ def page(statement: Rows, after: Position | None, limit: int) -> Rows:
 
 
 def _holds_identifier(resource_type: str, identifier: str) -> sa.ColumnElement[bool]:
-    system, bar, value = identifier.partition("|") if "|" in identifier else ("", "", identifier)
+    system, value = system_and_value(identifier)
     condition = FhirSearchKey.value == key_text(value)
-    if bar:
+    if system is not None:
         condition &= FhirSearchKey.system == key_text(system)
     return _has_key(resource_type, IDENTIFIER, condition)
 
