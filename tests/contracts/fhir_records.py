@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from quill.kit.documents import Document, dumps
+from quill.kit.documents import Document
 from quill.kit.ids import new_uuid
 from quill.ports.fhir import ResourceType, SearchQuery, StoredResource
 from tests.contracts.conftest import OpenFhir
@@ -20,13 +20,6 @@ def communication(**elements: object) -> Document:
 
 def identified(number: str, system: str = SYSTEM) -> dict[str, Any]:
     return {"identifier": [{"system": system, "value": number}]}
-
-
-def content(document: Document) -> str:
-    """Return a document's content as text, without what the store adds."""
-    meta = {k: v for k, v in document.get("meta", {}).items() if k not in {"versionId", "lastUpdated"}}
-    bare = {k: v for k, v in document.items() if k != "meta"} | ({"meta": meta} if meta else {})
-    return dumps(dict(sorted(bare.items())))
 
 
 async def write(open_fhir: OpenFhir, document: Document, if_match: int | None = None) -> StoredResource:

@@ -5,6 +5,7 @@ The store under test may hold other records already: every test makes ids and id
 
 import asyncio
 import datetime
+import uuid
 from collections.abc import Callable
 from decimal import Decimal
 
@@ -14,11 +15,11 @@ from quill.errors import InvalidRecord, StaleEdit
 from quill.kit.documents import Document, dumps, loads
 from quill.kit.ids import new_uuid
 from quill.ports.fhir import SearchQuery, StoredResource
+from quill.ports.fhir_content import same_content
 from tests.contracts.conftest import OpenFhir
 from tests.contracts.fhir_records import (
     SYSTEM,
     communication,
-    content,
     delete,
     find,
     found_ids,
@@ -99,20 +100,94 @@ async def test_the_same_content_again_makes_no_version(
     assert len(await history(open_fhir, document)) == 1
 
 
-async def test_unknown_elements_extensions_and_decimals_come_back_untouched(open_fhir: OpenFhir) -> None:
+async def test_extensions_and_decimals_come_back_untouched(open_fhir: OpenFhir) -> None:
     text = """{"resourceType": "Patient", "id": "%s", "birthDate": "1980-02",
       "_birthDate": {"extension": [{"url": "http://quill.example/e", "valueDateTime": "1980-02-03T04:05:06.70Z"}]},
       "extension": [{"url": "http://quill.example/dose", "valueDecimal": 1.50},
+                    {"url": "http://quill.example/long", "valueDecimal": 12345678901234567.8901},
                     {"url": "http://quill.example/nested", "extension": [{"url": "a", "valueDecimal": -0.10}]}],
-      "name": [{"given": ["Zo\\u00eb", null], "_given": [null, {"id": "second"}],
+      "name": [{"given": ["Zo\\u00eb", null],
+                "_given": [null, {"extension": [{"url": "http://quill.example/g", "valueString": " two  \\n lines"}]}],
                 "family": "N\\u00fa\\u00f1ez \\ud83d\\ude00"}],
-      "somethingNew": {"count": 3, "ratio": 2.00, "list": [true, "x", 12345678901234567.8901]}}"""
+      "managingOrganization": {"reference": "#org", "display": "Org"},
+      "contained": [{"resourceType": "Organization", "id": "org", "name": "Org"}]}"""
     document = loads(text % patient()["id"])
     await write(open_fhir, document)
     found = await find(open_fhir, document)
     assert found is not None
-    assert content(found.document) == content(document)
+    assert same_content(found.document, document)
     assert str(found.document["extension"][0]["valueDecimal"]) == "1.50"
+
+
+@pytest.mark.parametrize(
+    "elements",
+    [
+        {"somethingNew": {"count": 3, "ratio": Decimal("2.00")}},
+        {"name": [{"family": "Ash", "nickname": "Jo"}]},
+        {"name": [{"family": "Ash", "extension": [{"url": "http://quill.example/e", "valueCode": "a", "extra": 1}]}]},
+        {"contact": [{"name": {"nickname": "Jo"}}]},
+    ],
+    ids=["in the resource", "in a name", "in an extension", "deep down"],
+)
+async def test_an_element_fhir_does_not_define_is_kept_or_refused_and_never_dropped(
+    open_fhir: OpenFhir, elements: Document
+) -> None:
+    document = patient(**elements)
+    refused: InvalidRecord | None = None
+    try:
+        await write(open_fhir, document)
+    except InvalidRecord as error:
+        refused = error
+    found = await find(open_fhir, document)
+    if refused is not None:
+        assert refused.errors[0]["type"] == "fhir_undefined"
+        assert found is None
+    else:
+        assert found is not None
+        assert same_content(found.document, document)
+
+
+@pytest.mark.parametrize(
+    "source", ["http://quill.example/s", "http://quill.example/s#part", "urn:a%23b", "urn:a%2523#b"]
+)
+async def test_the_source_of_a_version_comes_back_as_it_was_written(open_fhir: OpenFhir, source: str) -> None:
+    document = patient(meta={"source": source})
+    written = await write(open_fhir, document)
+    assert written.document["meta"]["source"] == source
+    assert await find(open_fhir, document) == written
+
+
+async def test_a_label_left_out_is_gone(open_fhir: OpenFhir) -> None:
+    labels = [{"system": "http://quill.example/tags", "code": code} for code in ("b", "a")]
+    document = patient(meta={"tag": labels, "profile": ["http://quill.example/profile"]})
+    await write(open_fhir, document)
+    fewer = await write(open_fhir, {**document, "meta": {"tag": labels[:1]}})
+    assert fewer.document["meta"]["tag"] == labels[:1]
+    assert "profile" not in fewer.document["meta"]
+    bare = await write(open_fhir, {name: value for name, value in document.items() if name != "meta"})
+    assert bare.document["meta"].keys() == {"versionId", "lastUpdated"}
+    assert await find(open_fhir, document) == bare
+
+
+async def test_an_id_of_digits_only_is_an_id_like_any_other(open_fhir: OpenFhir) -> None:
+    number = str(uuid.uuid4().int)
+    other = await write(open_fhir, patient(id=str(uuid.uuid4().int)))
+    about = patient(id=number, link=[{"other": {"reference": f"Patient/{other.id}"}, "type": "seealso"}])
+    message = communication(id=str(uuid.uuid4().int), subject={"reference": f"Patient/{number}"})
+    first = await write(open_fhir, about, if_match=0)
+    assert (first.id, first.document["id"]) == (number, number)
+    assert first.document["link"] == about["link"]
+    stored = await write(open_fhir, message)
+    assert stored.document["subject"] == message["subject"]
+    assert await find(open_fhir, about) == first
+    assert await found_ids(open_fhir, SearchQuery(subject=number), "Communication") == [message["id"]]
+    second = await write(open_fhir, {**about, "active": True}, if_match=1)
+    assert await history(open_fhir, about) == [second, first]
+    with pytest.raises(StaleEdit):
+        await write(open_fhir, about, if_match=0)
+    await delete(open_fhir, message)
+    assert await find(open_fhir, message) is None
+    assert [version.id for version in await history(open_fhir, message)] == [message["id"]] * 2
 
 
 async def test_more_precision_is_a_change(open_fhir: OpenFhir) -> None:
