@@ -6,9 +6,11 @@ what it should not (502). Neither carries a word of the service's answer, which 
 
 import asyncio
 import re
+import ssl
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from urllib.parse import urlsplit
 
 import httpx2
@@ -136,6 +138,7 @@ class Upstream:
             follow_redirects=False,
             # A proxy of the environment is for the world outside; records do not pass through it unasked.
             trust_env=False,
+            verify=_certificates(),
         )
         self._client: httpx2.AsyncClient | None = None
 
@@ -233,7 +236,7 @@ class Upstream:
     @asynccontextmanager
     async def _opened(self, request: Request) -> AsyncIterator[httpx2.Response]:
         if self._client is None:
-            # Made when first needed: reading the machine's certificates takes longer than all else at start-up.
+            # Made when first needed, for it reads the machine's certificates.
             self._client = self._make_client()
         async with self._client.stream(
             request.method,
@@ -277,6 +280,12 @@ class Upstream:
         except NotADocument as error:
             log.warning("upstream_wrong_answer", upstream=self.name, reason="not_json")
             raise self._troubles.refused from error
+
+
+@cache
+def _certificates() -> ssl.SSLContext:
+    """Return what other services are known by; read once, for it takes longer than all else at start-up."""
+    return httpx2.create_ssl_context(trust_env=False)
 
 
 def _retry_after(text: str) -> int | None:
