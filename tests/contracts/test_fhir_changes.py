@@ -68,7 +68,7 @@ async def test_changes_are_told_oldest_first_and_page_by_page(open_fhir: OpenFhi
 
 async def test_nothing_that_happens_while_reading_is_missed(open_fhir: OpenFhir) -> None:
     _, position = await read_all(open_fhir, None)
-    documents = [patient() for _ in range(12)]
+    documents = [patient() for _ in range(15)]
 
     async def change() -> None:
         for document in documents:
@@ -80,7 +80,7 @@ async def test_nothing_that_happens_while_reading_is_missed(open_fhir: OpenFhir)
     newest: dict[str, StoredResource] = {}
     while True:
         is_last = changing.done()
-        told, position = await read_all(open_fhir, position, limit=3)
+        told, position = await read_all(open_fhir, position, limit=10)
         newest |= {each.id: each for each in told if each.version >= newest.get(each.id, each).version}
         if is_last:
             break

@@ -10,6 +10,7 @@ import ssl
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from urllib.parse import urlsplit
 
 import httpx2
@@ -235,7 +236,7 @@ class Upstream:
     @asynccontextmanager
     async def _opened(self, request: Request) -> AsyncIterator[httpx2.Response]:
         if self._client is None:
-            # Made when first needed: reading the machine's certificates takes longer than all else at start-up.
+            # Made when first needed, for it reads the machine's certificates.
             self._client = self._make_client()
         async with self._client.stream(
             request.method,
@@ -281,9 +282,18 @@ class Upstream:
             raise self._troubles.refused from error
 
 
-def _trust(base_url: str) -> ssl.SSLContext | bool:
-    """Return whom to trust: the machine's certificates, which take long to read, or nobody where none is shown."""
-    return True if base_url.startswith("https://") else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+def _trust(base_url: str) -> ssl.SSLContext:
+    """Return whom to trust: the machine's certificates, or nobody where no certificate is shown."""
+    return _certificates() if base_url.startswith("https://") else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+
+
+@cache
+def _certificates() -> ssl.SSLContext:
+    """Return what other services are known by; read once, for it takes longer than all else at start-up.
+
+    ``SSL_CERT_FILE`` names an authority of the operator's own.
+    """
+    return httpx2.create_ssl_context()
 
 
 def _retry_after(text: str) -> int | None:

@@ -107,9 +107,10 @@ async def test_a_reading_session_sees_what_was_committed(database: Database) -> 
         lambda store: store.search("Patient", SearchQuery(name="ash")),
         lambda store: store.history("Patient", "p-1"),
         lambda store: store.delete("Patient", "p-1"),
+        lambda store: store.changes("Patient"),
         lambda store: store.ping(),
     ],
-    ids=["find", "write", "write a version", "create unless", "search", "history", "delete", "ping"],
+    ids=["find", "write", "write a version", "create unless", "search", "history", "delete", "changes", "ping"],
 )
 async def test_trouble_with_the_database_never_looks_like_absence(
     untabled: Database, act: Callable[[FhirStore], Awaitable[Any]]
@@ -142,14 +143,43 @@ async def test_trouble_with_the_database_never_looks_like_absence(
     ],
 )
 async def test_a_search_uses_its_index(database: Database, query: SearchQuery, index: str) -> None:
-    statement = queries.page(queries.matching("Patient", query), None, 100)
+    plan = await plan_of(database, queries.page(queries.matching("Patient", query), None, 100))
+    assert index in plan
+    assert "SCAN" not in plan
+    if query.identifier is None and query.part_of is None:
+        assert "TEMP B-TREE" not in plan
+
+
+async def test_changes_use_an_index(database: Database) -> None:
+    since = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
+    after = queries.Position(since, "p-1")
+    plan = await plan_of(database, queries.page(queries.changed("Patient", since), after, 100))
+    assert "ix_fhir_resource_resource_type_last_updated_id" in plan
+    assert "SCAN" not in plan
+    assert "TEMP B-TREE" not in plan
+
+
+async def plan_of(database: Database, statement: queries.Rows) -> str:
+    """Return how SQLite would run a statement."""
     async with database.reading() as session:
         compiled = statement.compile(session.get_bind(), compile_kwargs={"literal_binds": True})
-        plan = (await session.execute(sa.text(f"EXPLAIN QUERY PLAN {compiled}"))).all()
-    assert index in str(plan)
-    assert "SCAN" not in str(plan)
-    if query.identifier is None and query.part_of is None:
-        assert "TEMP B-TREE" not in str(plan)
+        return str((await session.execute(sa.text(f"EXPLAIN QUERY PLAN {compiled}"))).all())
+
+
+async def test_changes_are_told_again_for_a_while_and_then_no_more(database: Database) -> None:
+    noon = datetime.datetime(2026, 1, 1, 12, tzinfo=datetime.UTC)
+    position: str | None = None
+    told: list[int] = []
+    async with database.writing() as session:
+        store = EmbeddedFhirStore(session)
+        for after in (0, 1, 29, 60, 120):
+            with time_machine.travel(noon + datetime.timedelta(seconds=after), tick=False):
+                if after == 0:
+                    await store.write(PATIENT)
+                page = await store.changes("Patient", position)
+                told.append(len(page.resources))
+                position = page.position
+    assert told == [1, 1, 1, 1, 0]
 
 
 async def test_every_patient_of_our_own_is_kept_as_it_came(database: Database) -> None:

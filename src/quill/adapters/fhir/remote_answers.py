@@ -19,6 +19,7 @@ from quill.ports.fhir import ResourceType, StoredResource
 _VERSION = re.compile(r"[1-9][0-9]{0,17}")
 _ETAG = re.compile(r'(?:W/)?"?(?P<version>[1-9][0-9]{0,17})"?')
 _PLACE = re.compile(r"[A-Za-z]+(?:\.[A-Za-z]+(?:\[[0-9]+\])?)+")
+_MISSING_AT = re.compile(r"specified in path: ((?:Patient|Communication|MedicationRequest)(?:\.[A-Za-z]+)+)$")
 _STEP = re.compile(r"[A-Za-z]+|[0-9]+")
 _INTERACTION = re.compile(
     r"/(?:Patient|Communication|MedicationRequest)(?:/[A-Za-z0-9\-.]{1,64})?(?:/_search|/_history)?"
@@ -214,6 +215,10 @@ def _places(outcome: Document) -> Iterator[str]:
     for issue in _issues(outcome):
         found = issue.get("expression", [])
         yield from (place for place in found if isinstance(place, str) and _PLACE.fullmatch(place))
+        # HAPI FHIR names the element that refers to what it does not have in its words alone.
+        missing = _MISSING_AT.search(str(issue.get("diagnostics", "")))
+        if missing is not None:
+            yield missing[1]
 
 
 def _issues(outcome: Document) -> Iterator[dict[str, Any]]:
