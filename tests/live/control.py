@@ -14,6 +14,13 @@ from tests.live.processes import NotReady
 from tests.live.server import Server
 
 SOCKET_VARIABLE = "QUILL_TEST_SERVERS"
+URL_VARIABLES = {
+    "postgresql": "QUILL_TEST_DATABASE_URL",
+    "redis": "QUILL_TEST_REDIS_URL",
+    "fhir": "QUILL_TEST_FHIR_URL",
+    "openehr": "QUILL_TEST_OPENEHR_URL",
+}
+"""Where a test finds the URL of each part of ``tests.live.servers``."""
 _ACTIONS = ("start", "stop", "kill", "restart")
 
 
@@ -52,6 +59,11 @@ class RemoteServer:
             told = json.loads(connection.makefile().readline())
         if "error" in told:
             raise NotReady(told["error"])
+
+
+def server(name: str) -> RemoteServer:
+    """Return one of the launcher's servers, to be stopped, killed and started; only tests in ``outages`` may."""
+    return RemoteServer(name, os.environ[URL_VARIABLES[name]])
 
 
 class Control:
