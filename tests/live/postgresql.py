@@ -68,9 +68,8 @@ class PostgreSQL(Server):
             "listen_addresses": "127.0.0.1",
             "unix_socket_directories": "",
             "max_connections": "300",
-            # The data is thrown away in minutes and need not survive a power cut; a killed server loses nothing by it.
+            # The data need not survive a power cut. It must survive the server's crash, so commits stay synchronous.
             "fsync": "off",
-            "synchronous_commit": "off",
             "full_page_writes": "off",
         }
         options = [option for name, value in settings.items() for option in ("-c", f"{name}={value}")]
@@ -83,6 +82,12 @@ class PostgreSQL(Server):
         except NotReady:
             return False
         return True
+
+    def wait(self) -> None:
+        """Wait until it answers, and make the database for Quill the first time."""
+        super().wait()
+        if not self.sql("SELECT 1 FROM pg_database WHERE datname = 'quill'"):
+            self.sql("CREATE DATABASE quill")
 
     def start(self) -> None:
         """Start it; after a kill its last children may still be leaving, and it refuses to start beside them."""
