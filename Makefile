@@ -28,7 +28,7 @@ run: .venv/.run-stamp ## serve a demo clinic on http://127.0.0.1:8000 (HOST=, PO
 
 ##@ Change
 test: .venv/.dev-stamp ## run the suite, in parallel, in random order, network blocked (ARGS=)
-	$(BIN)/pytest -n auto --dist worksteal -m "not thorough" $(ARGS)
+	$(BIN)/pytest -n auto --dist worksteal -m "not thorough and not live" $(ARGS)
 
 test-thorough: .venv/.dev-stamp ## call every operation with generated input (QUILL_SCHEMATHESIS_EXAMPLES=50 for a campaign)
 	$(BIN)/pytest -n auto -m thorough $(ARGS)
@@ -47,7 +47,7 @@ fix: .venv/.dev-stamp ## format and mend what ruff can mend
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-test-live: .venv/.dev-stamp ## run the suite against real servers: PostgreSQL on a scratch port (ARGS=)
+test-live: .venv/.dev-stamp ## run the tests against real servers: PostgreSQL, Redis, HAPI FHIR, EHRbase (ARGS=)
 	bash tests/live/run $(ARGS)
 
 bench: .venv/.dev-stamp ## measure the hot paths and compare with the budgets

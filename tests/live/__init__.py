@@ -1,0 +1,1 @@
+"""The real servers that stand behind Quill, started for tests, and the tests that need them."""
