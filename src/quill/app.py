@@ -63,6 +63,16 @@ from quill.settings import Settings, kept_secret
 from quill.staff.routes import router as staff_router
 from quill.unit import Services
 
+__all__ = [
+    "KINDS",
+    "RecordsElsewhere",
+    "build_services",
+    "create_app",
+    "from_environment",
+    "require_records",
+    "start_stores",
+]
+
 SWEEP_SECONDS = 5.0
 SWEEP_AFTER_START_SECONDS = 0.5
 TEMPLATE_RETRY_SECONDS = 5.0
@@ -249,14 +259,18 @@ def _may_notify(may_read: MayReadConversation) -> MayNotify:
     return may_notify
 
 
-async def _refuse_moved_records(services: Services) -> None:
-    """Return when the records live where the settings say.
+async def require_records(services: Services) -> None:
+    """Return when the clinical records live where the settings say.
 
     Raises:
-        RecordsElsewhere: they do not.
+        RecordsElsewhere: they do not; says what to do.
     """
+    await check_home(services.database, services.settings)
+
+
+async def _refuse_moved_records(services: Services) -> None:
     try:
-        await check_home(services.database, services.settings)
+        await require_records(services)
     except RecordsElsewhere as error:
         log.error("records_elsewhere", remedy=str(error))
         await services.close()

@@ -123,6 +123,7 @@ def test_communications_of_others_are_left_alone(place: Surgery) -> None:
 def test_store_that_does_not_answer_changes_nothing(place: Surgery) -> None:
     talk = begin(place.doctor, place.patient)
     line = Line()
+    line.serves_a_job = True
     line.cut(FhirUnavailable())
     with pytest.raises(FhirUnavailable):
         place.clinic.run(rebuild_projection, with_remote_fhir(place.clinic.services, line))

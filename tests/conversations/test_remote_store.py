@@ -178,6 +178,7 @@ def test_beginning_that_got_half_way_is_shown_to_nobody(place: Surgery, line: Li
     line.mend()
     sweep(place)
     assert states(place) == ["abandoned"]
+    line.serves_a_job = True
     rebuilt = place.clinic.run(rebuild_projection, place.clinic.services)
     assert (rebuilt.conversations, rebuilt.messages, rebuilt.ignored) == (0, 0, 1)
     assert listed_ids(place.doctor) == []

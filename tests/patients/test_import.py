@@ -218,7 +218,7 @@ def test_import_cut_short_keeps_what_it_reported_and_is_repeated(clinic: Clinic,
 
 
 def test_remote_store_takes_patients_one_by_one(clinic: Clinic, here: int) -> None:
-    remote_fhir(clinic)
+    remote_fhir(clinic).serves_a_job = True
     numbered = [{"system": NHS_SYSTEM, "value": NHS_NUMBER}]
     raw = ndjson(patient("a", identifier=numbered), patient("b", identifier=numbered), patient("c"))
     assert summary(take_in(clinic, raw, here)) == (2, 0, 0, [(2, "duplicate-identifier")])

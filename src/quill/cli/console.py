@@ -47,8 +47,7 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
     Raises:
         Exit: 1, the tables are missing, behind or ahead.
     """
-    from quill.adapters.home import RecordsElsewhere, check_home
-    from quill.app import build_services
+    from quill.app import RecordsElsewhere, build_services, require_records
     from quill.migrations import runner
 
     services = build_services(settings)
@@ -57,7 +56,7 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
         if state is not runner.SchemaState.CURRENT:
             raise fail(schema_sentence(state.value))
         try:
-            await check_home(services.database, settings)
+            await require_records(services)
         except RecordsElsewhere as error:
             raise fail(str(error)) from None
         yield services
