@@ -18,8 +18,8 @@ LONGEST_FILE_IN_LINES = 400
 
 MAY_CALL = {
     # Decision 0002: the edge commits a unit; nothing else ends a transaction.
-    "commit": ("kit/database.py", "unit.py", "migrations/"),
-    "rollback": ("kit/database.py", "unit.py", "migrations/"),
+    "commit": ("kit/database.py", "kit/sqlite.py", "unit.py", "migrations/"),
+    "rollback": ("kit/database.py", "kit/sqlite.py", "unit.py", "migrations/"),
     "checkpoint": ("unit.py", "intents/"),
     # Decision 0014: one engine, prepared in one place. Migrations run alone.
     "create_engine": ("kit/database.py", "migrations/"),

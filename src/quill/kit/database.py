@@ -18,6 +18,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engin
 from sqlalchemy.orm import DeclarativeBase
 from sqlalchemy.util import await_only
 
+from quill.kit import sqlite
+
 BUSY_TIMEOUT_SECONDS = 30
 """How long a writer waits for another process's write on SQLite before it is refused."""
 
@@ -74,14 +76,14 @@ class Database:
     def __init__(self, url: str, *, pool_size: int = 10) -> None:
         parsed = make_url(url)
         self.is_sqlite = parsed.get_backend_name() == "sqlite"
-        connect_args: dict[str, Any] = {"timeout": BUSY_TIMEOUT_SECONDS} if self.is_sqlite else {}
+        sqlite_args = {"timeout": BUSY_TIMEOUT_SECONDS, "async_creator_fn": sqlite.connect}
         self.engine: AsyncEngine = create_async_engine(
             parsed,
             pool_size=pool_size,
             max_overflow=pool_size,
             pool_timeout=10,
             pool_pre_ping=not self.is_sqlite,
-            connect_args=connect_args,
+            connect_args=sqlite_args if self.is_sqlite else {},
             # A statement's parameters are patient data: they must not appear in exception texts or logs.
             hide_parameters=True,
         )
@@ -139,21 +141,11 @@ class Database:
             self._writers.start_anew()
 
 
-def _set_pragmas(connection: Any, _record: object) -> None:
-    # The driver must not open transactions by itself: on_begin decides between BEGIN IMMEDIATE and none.
-    connection.isolation_level = None
-    cursor = connection.cursor()
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "temp_store=MEMORY"):
-        cursor.execute(f"PRAGMA {pragma}")
-    cursor.close()
-
-
 class _Writers:
     """The queue of this process's writers of one SQLite file."""
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._turn = asyncio.Lock()
-        event.listen(engine.sync_engine, "connect", _set_pragmas)
         event.listen(engine.sync_engine, "begin", self._begin)
         # The turn ends only after the database has really ended the transaction: the commit and rollback events fire
         # before the driver acts, so the release waits for the connection's return to the pool.
