@@ -134,6 +134,16 @@ class Database:
         async with self._autocommit.connect() as connection:
             await connection.execute(sa.text("SELECT 1"))
 
+    async def current_time(self) -> datetime.datetime:
+        """Return what time it is for the database; raises what the driver raises."""
+        async with self.reading() as session:
+            if not self.is_sqlite:
+                there: datetime.datetime = (await session.execute(sa.select(sa.func.clock_timestamp()))).scalar_one()
+                return there
+            # julianday counts days, and 1970 began in the middle of one.
+            seconds = await session.scalar(sa.text("SELECT (julianday('now') - 2440587.5) * 86400.0"))
+            return datetime.datetime.fromtimestamp(float(seconds or 0), datetime.UTC)
+
     async def dispose(self) -> None:
         """Close every connection; the next use opens new ones."""
         await self.engine.dispose()
