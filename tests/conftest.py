@@ -37,7 +37,7 @@ def anyio_backend() -> str:
 @pytest.fixture(scope="session")
 def memory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a directory whose files are in memory where the system can do that."""
-    return directory_for_files(tmp_path_factory)
+    return directory_for_files(tmp_path_factory, "files")
 
 
 @pytest.fixture(scope="session")
