@@ -61,6 +61,7 @@ from quill.push.delivery import MayNotify, PushCarrier
 from quill.push.routes import router as push_router
 from quill.settings import Settings, kept_secret
 from quill.staff.routes import router as staff_router
+from quill.telemetry.switches import measured
 from quill.unit import Services
 
 __all__ = [
@@ -198,7 +199,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         asyncio.create_task(run_sealer(services.database, services.settings.resolved_anchor_file), name="sealer"),
     ]
     try:
-        async with _telling(app, services):
+        async with measured(services.settings, services.database), _telling(app, services):
             yield
     finally:
         # The recorder goes first: the sealer's last turn then seals the rows it drained.
