@@ -6,10 +6,13 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+import pytest
 
 from tests.cli.conftest import PROGRAM, Run, environment
 
@@ -121,6 +124,13 @@ def test_server_refuses_a_metrics_port_in_use(quill: Run) -> None:
         refused = quill("serve", "--port", str(free_port()), QUILL_METRICS_PORT=str(taken.getsockname()[1]))
     assert refused.returncode == 1
     assert "is something there already?" in refused.stderr
+
+
+def test_server_that_cannot_trace_says_what_to_install(quill: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "opentelemetry.sdk.trace", None)
+    refused = quill("serve", QUILL_OTLP_ENDPOINT="http://127.0.0.1:4318")
+    assert refused.returncode == 1
+    assert "quill[otel]" in refused.stderr
 
 
 def test_server_refuses_tables_that_are_not_there(quill: Run) -> None:

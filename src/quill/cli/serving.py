@@ -12,6 +12,7 @@ import uvicorn
 
 from quill.cli.console import fail, open_services, read_settings, run
 from quill.settings import Settings
+from quill.telemetry.switches import TracingNotInstalled, check_installed
 
 DRAIN_SECONDS = 20
 """How long requests under way may take to finish after the server was told to stop."""
@@ -24,6 +25,10 @@ def serve(*, host: str, port: int, workers: int, is_demo: bool) -> None:
         Exit: 1, the settings, the tables or the address do not allow it.
     """
     settings = read_settings()
+    try:
+        check_installed(settings)
+    except TracingNotInstalled as error:
+        raise fail(str(error)) from None
     lines = _prepare_demo(settings) if is_demo else _prepare(settings)
     banner = "\n".join([f"Quill answers at http://{host}:{port}", *lines])
     options: dict[str, Any] = {

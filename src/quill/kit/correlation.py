@@ -24,6 +24,11 @@ def belonging_to(request_id: str) -> Iterator[None]:
         _request_id.reset(token)
 
 
+def current_request_id() -> str | None:
+    """Return the id of the request the work at hand belongs to; ``None`` for background work."""
+    return _request_id.get()
+
+
 def outgoing_headers() -> dict[str, str]:
     """Return the headers that tell a service elsewhere on whose behalf it is called."""
     request_id = _request_id.get()
