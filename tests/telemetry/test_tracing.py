@@ -17,6 +17,7 @@ from quill.adapters.upstream import Request, Troubles, Upstream
 from quill.app import create_app
 from quill.errors import FhirRefused, FhirUnavailable
 from quill.settings import Settings
+from quill.telemetry import tracing
 from quill.telemetry.switches import TracingNotInstalled
 from quill.telemetry.tracing import ALLOWED, summarised
 from tests.clinic import Clinic
@@ -140,7 +141,8 @@ def test_call_elsewhere_is_a_span_of_the_request_and_the_service_is_told_the_tra
     assert b"qwertz" not in collector.received.lower()
 
 
-def test_collector_that_is_away_holds_nothing_up(settings: Settings) -> None:
+def test_collector_that_is_away_holds_nothing_up(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tracing, "EXPORT_SECONDS", 0.2)
     with traced(settings, "http://127.0.0.1:9") as clinic:
         assert clinic.client.get("/api/nowhere").status_code == 404
 
