@@ -42,6 +42,7 @@ check: .venv/.dev-stamp ## everything CI checks besides tests: format, lint, typ
 	$(BIN)/quill reference --check
 	$(BIN)/quill openapi --check docs/reference/openapi.json
 	$(BIN)/python tools/check_changelog.py
+	$(BIN)/python -m tools.check_deploy
 
 fix: .venv/.dev-stamp ## format and mend what ruff can mend
 	$(BIN)/ruff check --fix

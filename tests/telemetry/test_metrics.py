@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import structlog
+import yaml
 from fastapi import FastAPI
 from prometheus_client import Metric
 from prometheus_client.multiprocess import MultiProcessCollector
@@ -22,7 +23,15 @@ from quill.audit.seals import seal_pending
 from quill.intents.models import Intent
 from quill.kit import clock, observing
 from quill.kit.logs import configure
-from quill.kit.observing import RequestEnded, UpstreamCalled, tell
+from quill.kit.observing import (
+    Audited,
+    Logged,
+    RequestEnded,
+    Throttled,
+    UpstreamCalled,
+    WriterWaited,
+    tell,
+)
 from quill.outbox import service as outbox
 from quill.outbox.models import OutboxEntry
 from quill.settings import Settings
@@ -32,6 +41,8 @@ from tests.clinic import Clinic, Person
 from tests.letters.desk import letters_of
 from tests.published_api import Browser
 from tests.telemetry.conftest import Scrape, get
+
+ROOT = Path(__file__).resolve().parents[2]
 
 Scraper = Callable[[], Scrape]
 
@@ -244,3 +255,25 @@ def counting_process(directory: Path, end: str) -> "subprocess.Popen[str]":
 def samples(collector: MultiProcessCollector) -> set[tuple[str, float]]:
     metrics: list[Metric] = list(collector.collect())  # type: ignore[no-untyped-call]
     return {(sample.name, sample.value) for metric in metrics for sample in metric.samples}
+
+
+def test_operators_are_told_of_every_metric_and_alerts_ask_for_none_that_is_not_there(scrape: Scraper) -> None:
+    for happening in (
+        RequestEnded("GET", "unmatched", 404, 0.1),
+        UpstreamCalled("fhir", "GET", "answered", 0.2, is_tripped=False),
+        Throttled("reset"),
+        Audited("sign-in", "allowed", ""),
+        WriterWaited(0.1),
+        Logged("error", "x"),
+    ):
+        tell(happening)
+    told = scrape()
+    names = {sample.name for metric in told.metrics.values() for sample in metric.samples}
+    ours = {re.sub("_(bucket|sum|count)$", "", name) for name in names if name.startswith("quill_")}
+    documented = set(re.findall(r"`(quill_\w+)`", (ROOT / "docs/how-to/operate.md").read_text()))
+    assert documented == ours
+    alerts = yaml.safe_load((ROOT / "deploy/prometheus/alerts.yaml").read_text())["groups"][0]["rules"]
+    asked = {name for alert in alerts for name in re.findall(r"quill_\w+", alert["expr"])}
+    assert asked <= names
+    page = (ROOT / "docs/how-to/operate.md").read_text()
+    assert [alert["alert"] for alert in alerts if f"`{alert['alert']}`" not in page] == []
