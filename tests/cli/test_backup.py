@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from quill.app import create_app
+from quill.audit.seals import seal_pending
 from quill.settings import Settings
 from tests.cli.conftest import Run
 from tests.clinic import Clinic, Person
@@ -43,6 +44,7 @@ def test_backup_taken_while_writing_is_whole_elsewhere(quill: Run, tmp_path: Pat
         doctor = clinic.clinician(clinic.organisation(), username="dr.osei")
         patient = clinic.patient(1)
         before = [letter(doctor, patient, number) for number in range(3)]
+        clinic.run(seal_pending, clinic.services.database, clinic.services.settings.resolved_anchor_file)
         is_done, written = threading.Event(), list[str]()
 
         def write_on() -> None:
