@@ -42,6 +42,7 @@ check: .venv/.dev-stamp ## everything CI checks besides tests: format, lint, typ
 	$(BIN)/quill reference --check
 	$(BIN)/quill openapi --check docs/reference/openapi.json
 	$(BIN)/python tools/check_changelog.py
+	$(BIN)/python -m tools.check_deploy
 
 fix: .venv/.dev-stamp ## format and mend what ruff can mend
 	$(BIN)/ruff check --fix
@@ -71,6 +72,8 @@ lock: ## resolve pyproject.toml into requirements/*.lock, hashes included (needs
 	env -u UV_FIND_LINKS -u PIP_FIND_LINKS $(COMPILE) $(if $(UPGRADE),--upgrade) --group build -o requirements/run.lock
 	env -u UV_FIND_LINKS -u PIP_FIND_LINKS $(COMPILE) $(if $(UPGRADE),--upgrade) --group build --group dev \
 		--constraint requirements/run.lock -o requirements/dev.lock
+	env -u UV_FIND_LINKS -u PIP_FIND_LINKS $(COMPILE) $(if $(UPGRADE),--upgrade) --extra otel \
+		--constraint requirements/run.lock -o requirements/otel.lock
 
 clean: ## remove the virtual environment and every cache (never the data directory)
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .schemathesis dist build

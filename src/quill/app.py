@@ -61,6 +61,7 @@ from quill.push.delivery import MayNotify, PushCarrier
 from quill.push.routes import router as push_router
 from quill.settings import Settings, kept_secret
 from quill.staff.routes import router as staff_router
+from quill.telemetry.switches import NO_TRACING, open_tracing, watched
 from quill.unit import Services
 
 __all__ = [
@@ -140,6 +141,7 @@ async def start_stores(services: Services) -> None:
 
 def create_app(settings: Settings, *, open_services: Callable[[Settings], Services] = build_services) -> FastAPI:
     """Return the whole application; it opens its services when it starts and closes them when it stops."""
+    tracing = open_tracing(settings)
     app = FastAPI(
         title="Quill",
         summary="A server for clinical communication.",
@@ -149,10 +151,10 @@ def create_app(settings: Settings, *, open_services: Callable[[Settings], Servic
         docs_url=None,
         redoc_url=None,
         generate_unique_id_function=lambda route: route.name,
-        # Telemetry is the operator's choice, and its default would record exception texts.
-        telemetry={"tracing": False, "metrics": False, "logs": False, "operation_spans": False},
+        telemetry=tracing.config if tracing else NO_TRACING,
     )
     app.state.settings = settings
+    app.state.tracing = tracing
     app.state.open_services = open_services
     app.state.may_read_conversation = conversations.may_read
     problems.install(app)
@@ -198,7 +200,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         asyncio.create_task(run_sealer(services.database, services.settings.resolved_anchor_file), name="sealer"),
     ]
     try:
-        async with _telling(app, services):
+        async with watched(services.settings, services.database, app.state.tracing), _telling(app, services):
             yield
     finally:
         # The recorder goes first: the sealer's last turn then seals the rows it drained.

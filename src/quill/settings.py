@@ -93,6 +93,16 @@ class Settings(BaseSettings):
     argon2_memory_kib: int = Field(65536, ge=8, description="Argon2id memory per hash in KiB.")
     argon2_parallelism: int = Field(4, ge=1, description="Argon2id lanes.")
     max_body_bytes: int = Field(1_048_576, ge=1024, description="Largest request body taken.")
+    metrics_port: int | None = Field(
+        None, ge=1, le=65535, description="Port that answers `GET /metrics` for Prometheus; none when unset."
+    )
+    metrics_host: str = Field("127.0.0.1", description="Address the metrics are served at; it asks for no login.")
+    otlp_endpoint: str | None = Field(
+        None,
+        pattern="^https?://",
+        description="Base URL of an OpenTelemetry collector (OTLP over HTTP), such as `http://collector:4318`, that "
+        "gets traces; none when unset. Needs the extra `quill[otel]`.",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe log line kept.")
     audit_anchor_file: Path | None = Field(
         None, description="File that every audit seal is appended to; `audit-anchors.log` in the data directory."

@@ -2,13 +2,17 @@
 
 import http.client
 import json
+import os
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+import pytest
 
 from tests.cli.conftest import PROGRAM, Run, environment
 
@@ -20,20 +24,23 @@ def free_port() -> int:
 
 
 @contextmanager
-def serving(data_dir: Path, *words: str) -> Iterator[tuple[int, "subprocess.Popen[str]"]]:
+def serving(data_dir: Path, *words: str, **settings: str) -> Iterator[tuple[int, "subprocess.Popen[str]"]]:
     port = free_port()
     process = subprocess.Popen(  # noqa: S603 - the program under test
         [*PROGRAM, "serve", "--port", str(port), *words],
-        env=environment(data_dir),
+        env=environment(data_dir, **settings),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        start_new_session=True,
     )
     try:
         wait_until_up(port, process)
         yield port, process
     finally:
-        process.kill()
+        # With its workers, which would outlive it.
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         for stream in (process.stdout, process.stderr):
             assert stream is not None
@@ -86,6 +93,44 @@ def test_second_server_on_the_same_port_says_why_it_cannot(quill: Run, tmp_path:
         refused = quill("serve", "--port", str(port))
         assert refused.returncode == 1
         assert "is something there already?" in refused.stderr
+
+
+def test_any_of_several_workers_tells_the_counts_of_all(quill: Run, tmp_path: Path) -> None:
+    quill("migrate")
+    metrics_port = free_port()
+    counted = 'quill_http_requests_total{method="GET",route="/api/health/live",status="200"} 30.0'
+    with serving(tmp_path / "data", "--workers", "2", QUILL_METRICS_PORT=str(metrics_port)) as (port, process):
+        wait_for_workers(metrics_port, 2)
+        for _ in range(30):
+            assert get(port, "/api/health/live")[0] == 200
+        scrapes = [get(metrics_port, "/metrics")[1] for _ in range(8)]
+        process.send_signal(signal.SIGTERM)
+        process.wait(timeout=20)
+    assert [counted in scrape for scrape in scrapes] == [True] * 8
+
+
+def wait_for_workers(metrics_port: int, count: int) -> None:
+    deadline = time.monotonic() + 40
+    while get(metrics_port, "/metrics")[1].count("process_resident_memory_bytes{") < count:
+        assert time.monotonic() < deadline, "not every worker came up"
+        time.sleep(0.05)
+
+
+def test_server_refuses_a_metrics_port_in_use(quill: Run) -> None:
+    quill("migrate")
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        refused = quill("serve", "--port", str(free_port()), QUILL_METRICS_PORT=str(taken.getsockname()[1]))
+    assert refused.returncode == 1
+    assert "is something there already?" in refused.stderr
+
+
+def test_server_that_cannot_trace_says_what_to_install(quill: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "opentelemetry.sdk.trace", None)
+    refused = quill("serve", QUILL_OTLP_ENDPOINT="http://127.0.0.1:4318")
+    assert refused.returncode == 1
+    assert "quill[otel]" in refused.stderr
 
 
 def test_server_refuses_tables_that_are_not_there(quill: Run) -> None:

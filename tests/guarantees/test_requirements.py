@@ -9,10 +9,11 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())
-LOCKS = {name: (ROOT / "requirements" / f"{name}.lock").read_text() for name in ("run", "dev")}
+LOCKS = {name: (ROOT / "requirements" / f"{name}.lock").read_text() for name in ("run", "dev", "otel")}
 GROUPS: dict[str, list[str]] = {
     "run": [*PROJECT["project"]["dependencies"], *PROJECT["dependency-groups"]["build"]],
     "dev": PROJECT["dependency-groups"]["dev"],
+    "otel": [*PROJECT["project"]["dependencies"], *PROJECT["project"]["optional-dependencies"]["otel"]],
 }
 
 
@@ -39,6 +40,7 @@ class TestLock:
         assert wanted <= names
 
 
-def test_tools_are_tested_with_the_versions_that_run() -> None:
+@pytest.mark.parametrize("name", ["run", "otel"])
+def test_what_runs_is_what_was_tested(name: str) -> None:
     development = pinned(LOCKS["dev"])
-    assert {key: development.get(key) for key in pinned(LOCKS["run"])} == pinned(LOCKS["run"])
+    assert {key: development.get(key) for key in pinned(LOCKS[name])} == pinned(LOCKS[name])

@@ -23,7 +23,12 @@ class CircuitBreaker:
     @property
     def is_open(self) -> bool:
         """Tell whether calls are refused without being made."""
-        return self._failures >= FAILURES_TO_OPEN and clock.monotonic_seconds() < self._closed_from
+        return self.is_tripped and clock.monotonic_seconds() < self._closed_from
+
+    @property
+    def is_tripped(self) -> bool:
+        """Tell whether the service is taken for down: too many failures in a row, and no success since."""
+        return self._failures >= FAILURES_TO_OPEN
 
     @property
     def retry_after_seconds(self) -> int:
@@ -32,7 +37,7 @@ class CircuitBreaker:
 
     def allows(self) -> bool:
         """Tell whether a call may be made now; after the pause, one call passes and begins the next pause."""
-        if self._failures < FAILURES_TO_OPEN:
+        if not self.is_tripped:
             return True
         if self.is_open:
             return False
@@ -47,5 +52,5 @@ class CircuitBreaker:
     def failed(self) -> None:
         """Note that it did not."""
         self._failures += 1
-        if self._failures >= FAILURES_TO_OPEN:
+        if self.is_tripped:
             self._closed_from = clock.monotonic_seconds() + PAUSE_SECONDS

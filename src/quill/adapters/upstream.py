@@ -7,10 +7,11 @@ what it should not (502). Neither carries a word of the service's answer, which 
 import asyncio
 import re
 import ssl
-from collections.abc import AsyncIterator, Callable, Collection, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from functools import cache
+from typing import Literal
 from urllib.parse import urlsplit
 
 import httpx2
@@ -20,8 +21,11 @@ import structlog
 
 from quill.adapters.breaker import CircuitBreaker
 from quill.errors import Unavailable
+from quill.kit import clock
+from quill.kit.correlation import outgoing_headers
 from quill.kit.documents import Document, NotADocument, loads
 from quill.kit.logs import where
+from quill.kit.observing import UpstreamCalled, tell
 
 CONNECT_SECONDS = 2.0
 ATTEMPTS = 3
@@ -156,8 +160,10 @@ class Upstream:
                 answer in time, breaks off, or is known to be down; 502 when it answers what it should not.
         """
         if not self.breaker.allows():
+            tell(UpstreamCalled(self.name, request.method, "not_asked", 0.0, self.breaker.is_tripped))
             raise self._troubles.unavailable(retry_after_seconds=self.breaker.retry_after_seconds)
-        return await self._send_within_deadline(request)
+        with self._observed(request):
+            return await self._send_within_deadline(request)
 
     async def probe(self, request: Request) -> Answer:
         """Make a call once, known to be down or not; what comes of it tells the breaker how things are.
@@ -165,13 +171,28 @@ class Upstream:
         Raises:
             Unavailable: as ``send`` does.
         """
+        with self._observed(request):
+            try:
+                async with asyncio.timeout(self._deadline_seconds):
+                    return await self._attempt(request)
+            except _Retryable as error:
+                raise error.error from error
+            except TimeoutError as error:
+                raise self._failed(error) from error
+
+    @contextmanager
+    def _observed(self, request: Request) -> Iterator[None]:
+        began = clock.monotonic_seconds()
+        outcome: Literal["answered", "unavailable", "refused", "abandoned"] = "abandoned"
         try:
-            async with asyncio.timeout(self._deadline_seconds):
-                return await self._attempt(request)
-        except _Retryable as error:
-            raise error.error from error
-        except TimeoutError as error:
-            raise self._failed(error) from error
+            yield
+            outcome = "answered"
+        except Unavailable as error:
+            outcome = "unavailable" if isinstance(error, self._troubles.unavailable) else "refused"
+            raise
+        finally:
+            seconds = clock.monotonic_seconds() - began
+            tell(UpstreamCalled(self.name, request.method, outcome, seconds, self.breaker.is_tripped))
 
     async def _send_within_deadline(self, request: Request) -> Answer:
         try:
@@ -242,7 +263,7 @@ class Upstream:
             request.method,
             self._address(request.path),
             params=dict(request.params) or None,
-            headers=dict(request.headers),
+            headers={**outgoing_headers(), **request.headers},
             content=request.content,
         ) as response:
             yield response

@@ -115,6 +115,23 @@ async def count_unsealed_events(session: AsyncSession) -> int:
     return await session.scalar(sa.select(sa.func.count()).select_from(AuditEvent).where(~_has_entry)) or 0
 
 
+async def count_unsealed_after(session: AsyncSession, after_id: int) -> int:
+    """Return how many events behind an id no seal holds yet."""
+    is_sealed = _has_entry.where(AuditSealEntry.event_id > after_id)
+    statement = sa.select(sa.func.count()).select_from(AuditEvent).where(AuditEvent.id > after_id, ~is_sealed)
+    return await session.scalar(statement) or 0
+
+
+async def get_last_sealed_event_id(session: AsyncSession) -> int:
+    """Return the highest id of an event that a seal holds, 0 without seals."""
+    return await session.scalar(sa.select(sa.func.max(AuditSealEntry.event_id))) or 0
+
+
+async def get_last_sealed_at(session: AsyncSession) -> datetime.datetime | None:
+    """Return when the newest seal was made; ``None`` without seals."""
+    return await session.scalar(sa.select(AuditSeal.sealed_at).order_by(AuditSeal.number.desc()).limit(1))
+
+
 async def find_last_seal(session: AsyncSession) -> AnyRow | None:
     """Return the newest seal (``number, sealed_at, event_count, previous_hash, hash``)."""
     return (await session.execute(sa.select(*_seal_columns).order_by(AuditSeal.number.desc()).limit(1))).first()

@@ -19,6 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from quill.audit.models import AuditEvent
 from quill.errors import AuditUnavailable
 from quill.kit.database import Database
+from quill.kit.observing import Audited, tell
 from quill.unit import AuditRow
 
 GROUP_ROWS = 500
@@ -65,6 +66,8 @@ class GroupRecorder:
             await session.execute(sa.insert(AuditEvent), [dict(row) for row in rows])
         except sa.exc.SQLAlchemyError as error:
             raise AuditUnavailable from error
+        for row in rows:
+            tell(Audited(row["act"], row["outcome"], row["reason"]))
 
     async def record(self, rows: Sequence[AuditRow]) -> None:
         """Return when the rows are durable.

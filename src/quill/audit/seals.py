@@ -7,12 +7,14 @@ keys, so one of them wins and the others try again at their next turn.
 
 import datetime
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import anyio
 import anyio.to_thread
 import sqlalchemy as sa
 import structlog
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from quill.audit import queries
 from quill.audit.anchors import Anchor, append_anchors, last_anchor_number
@@ -146,6 +148,26 @@ class Sealer:
                     anchors = []
         if anchors:
             await anyio.to_thread.run_sync(append_anchors, anchor_file, anchors)
+
+
+@dataclass(frozen=True, slots=True)
+class SealingState:
+    """How far the sealing has come.
+
+    Attributes:
+        unsealed: events no seal holds yet, among the newest and those the sealer still looks at.
+        sealed_at: when the newest seal was made; ``None`` before the first.
+    """
+
+    unsealed: int
+    sealed_at: datetime.datetime | None
+
+
+async def sealing_state(session: AsyncSession) -> SealingState:
+    """Return how far the sealing has come, without a walk through the whole trail."""
+    last_id = await queries.get_last_sealed_event_id(session)
+    unsealed = await queries.count_unsealed_after(session, max(0, last_id - OVERLAP_EVENTS))
+    return SealingState(unsealed, await queries.get_last_sealed_at(session))
 
 
 async def seal_pending(database: Database, anchor_file: Path | None = None) -> int:

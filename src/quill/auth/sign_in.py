@@ -206,7 +206,7 @@ def _end_after_reuse(unit: Unit, actor: Actor, login_id: LoginId) -> None:
     # The request is refused and its transaction undone; that the login ends must outlive it.
     unit.even_if_refused(end)
     audit.record_refusal(unit, actor, Act.TOKEN_REUSE, reason="refresh_token_used_before", subject=f"login:{login_id}")
-    log.warning("refresh_token_reused", login_id=login_id, request_id=unit.facts.request_id)
+    log.warning("refresh_token_reused", login_id=login_id)
 
 
 async def sign_out(

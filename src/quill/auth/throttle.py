@@ -18,6 +18,7 @@ from limits.aio.strategies import FixedWindowRateLimiter
 
 from quill.errors import TooManyRequests
 from quill.kit import clock
+from quill.kit.observing import Throttled, tell
 
 FAILURES_PER_ACCOUNT_AND_SOURCE = RateLimitItemPerMinute(5, namespace="sign-in-pair")
 FAILURES_PER_SOURCE = RateLimitItemPerMinute(30, namespace="sign-in-source")
@@ -68,7 +69,10 @@ class Throttle:
 
     async def has_room(self, limit: RateLimitItem, *key: str) -> bool:
         """Count one attempt and tell whether it was within the limit, for callers whose answer must not show it."""
-        return await self._limiter.hit(limit, *_opaque(key))
+        is_within = await self._limiter.hit(limit, *_opaque(key))
+        if not is_within:
+            tell(Throttled(limit.namespace))
+        return is_within
 
     async def give_back(self, limit: RateLimitItem, *key: str) -> None:
         """Take back the count of an attempt that turned out right."""

@@ -160,6 +160,26 @@ def reference(
 
 
 @app.command()
+def backup(
+    file: Annotated[Path, typer.Argument(help="Where to write it; must not exist yet.")],
+) -> None:
+    """Write database, secrets and audit anchors of an embedded installation into one file, running or not."""
+    from quill.cli import backup as backups
+
+    backups.backup(file)
+
+
+@app.command()
+def restore(
+    file: Annotated[Path, typer.Argument(help="A file that `quill backup` wrote.")],
+) -> None:
+    """Restore a backup into an empty data directory, after checking all of it."""
+    from quill.cli import backup as backups
+
+    backups.restore(file)
+
+
+@app.command()
 def doctor() -> None:
     """Tell what is wrong with this installation, and how to mend it."""
     from quill.cli import doctor as checks

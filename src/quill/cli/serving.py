@@ -1,6 +1,10 @@
 """Running the server, and saying where it is and who can sign in."""
 
+import contextlib
+import os
 import socket
+import tempfile
+from collections.abc import Iterator
 from typing import Any
 
 import typer
@@ -8,6 +12,7 @@ import uvicorn
 
 from quill.cli.console import fail, open_services, read_settings, run
 from quill.settings import Settings
+from quill.telemetry.switches import TracingNotInstalled, check_installed
 
 DRAIN_SECONDS = 20
 """How long requests under way may take to finish after the server was told to stop."""
@@ -20,6 +25,10 @@ def serve(*, host: str, port: int, workers: int, is_demo: bool) -> None:
         Exit: 1, the settings, the tables or the address do not allow it.
     """
     settings = read_settings()
+    try:
+        check_installed(settings)
+    except TracingNotInstalled as error:
+        raise fail(str(error)) from None
     lines = _prepare_demo(settings) if is_demo else _prepare(settings)
     banner = "\n".join([f"Quill answers at http://{host}:{port}", *lines])
     options: dict[str, Any] = {
@@ -34,9 +43,12 @@ def serve(*, host: str, port: int, workers: int, is_demo: bool) -> None:
         "timeout_graceful_shutdown": DRAIN_SECONDS,
     }
     _check_free(host, port)
+    if settings.metrics_port is not None:
+        _check_free(settings.metrics_host, settings.metrics_port)
     if workers > 1:
         typer.echo(banner)
-        uvicorn.run("quill.app:from_environment", workers=workers, **options)
+        with _counting_together():
+            uvicorn.run("quill.app:from_environment", workers=workers, **options)
         return
     server = _AnnouncingServer(uvicorn.Config("quill.app:from_environment", **options), banner)
     server.run()
@@ -55,6 +67,18 @@ class _AnnouncingServer(uvicorn.Server):
         await super().startup(sockets)
         if self.started:
             typer.echo(self._banner)
+
+
+@contextlib.contextmanager
+def _counting_together() -> Iterator[None]:
+    """Give the workers a directory where each counts and any can tell for all; it goes with them."""
+    with tempfile.TemporaryDirectory(prefix="quill-metrics-") as directory:
+        # The Prometheus library looks for this name in each worker.
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = directory
+        try:
+            yield
+        finally:
+            del os.environ["PROMETHEUS_MULTIPROC_DIR"]
 
 
 def _check_free(host: str, port: int) -> None:

@@ -15,8 +15,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from quill.edge.problems import problem_response
 from quill.errors import BodyTooLarge, ForeignOrigin, QuillError, Unprocessable
-from quill.kit import clock, ids
+from quill.kit import clock, correlation, ids
 from quill.kit.logs import where
+from quill.kit.observing import RequestBegan, RequestEnded, tell
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 """RFC 9110, section 9.2.1."""
@@ -77,6 +78,11 @@ class Edge:
         state = scope.setdefault("state", {})
         state["request_id"] = request_id
         state["source"] = self._source(scope, headers)
+        with correlation.belonging_to(request_id):
+            await self._answer(scope, receive, send, request_id)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
+        tell(RequestBegan())
         started = clock.monotonic_seconds()
         status = 0
 
@@ -88,27 +94,22 @@ class Edge:
             await send(message)
 
         try:
-            refusal = self._refusal(scope, headers)
+            refusal = self._refusal(scope, Headers(scope=scope))
             if refusal is not None:
                 await problem_response(refusal, request_id)(scope, receive, send_with_headers)
             else:
                 await self.app(scope, receive, send_with_headers)
         except Exception as error:  # noqa: BLE001 - the last net: whatever it is, the caller gets an answer and the log the place
-            log.error("unforeseen", request_id=request_id, cause=where(error))
+            log.error("unforeseen", cause=where(error))
             if status == 0:
                 await problem_response(QuillError(), request_id)(scope, receive, send_with_headers)
             else:
                 # The answer is half sent: breaking the connection tells the caller that it is not whole.
                 raise ConnectionResetError("The answer could not be finished.") from None
         finally:
-            log.info(
-                "request",
-                method=scope["method"],
-                route=_template(scope),
-                status=status,
-                milliseconds=round((clock.monotonic_seconds() - started) * 1000, 1),
-                request_id=request_id,
-            )
+            method, route, seconds = scope["method"], _template(scope), clock.monotonic_seconds() - started
+            tell(RequestEnded(method, route, status, seconds))
+            log.info("request", method=method, route=route, status=status, milliseconds=round(seconds * 1000, 1))
 
     def _refusal(self, scope: Scope, headers: Headers) -> QuillError | None:
         if "\x00" in scope["path"] or b"%00" in scope.get("query_string", b""):

@@ -93,7 +93,7 @@ def install(app: FastAPI) -> None:
 
 async def _on_quill_error(request: Request, error: QuillError) -> Response:
     if error.status >= 500:
-        log.warning("unavailable", code=error.code, request_id=request_id_of(request), cause=where(error))
+        log.warning("unavailable", code=error.code, cause=where(error))
     return problem_response(error, request_id_of(request))
 
 
@@ -129,7 +129,7 @@ def _methods_at(request: Request) -> set[str]:
 
 async def _on_database_error(request: Request, error: Exception) -> Response:
     request_id = request_id_of(request)
-    log.error("database_error", request_id=request_id, cause=where(error))
+    log.error("database_error", cause=where(error))
     if isinstance(error, sa_exc.IntegrityError):
         # Two requests passed the same check at the same moment and the unique constraint decided.
         return problem_response(Conflict("Another request changed this at the same moment"), request_id)
@@ -140,9 +140,8 @@ async def _on_database_error(request: Request, error: Exception) -> Response:
 
 async def _on_connection_error(request: Request, error: Exception) -> Response:
     # asyncpg lets the refusal of a connection through as it is; every other port translates its own.
-    request_id = request_id_of(request)
-    log.error("connection_error", request_id=request_id, cause=where(error))
-    return problem_response(DatabaseUnavailable(), request_id)
+    log.error("connection_error", cause=where(error))
+    return problem_response(DatabaseUnavailable(), request_id_of(request))
 
 
 def _from_http_exception(error: HTTPException) -> QuillError:

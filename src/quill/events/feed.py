@@ -17,6 +17,7 @@ import structlog
 from quill.errors import TooManyRequests
 from quill.kit.ids import UserId
 from quill.kit.logs import where
+from quill.kit.observing import StreamsOpen, tell
 from quill.kit.turns import finish_turn
 from quill.outbox import service as outbox
 from quill.outbox.service import KeptEvent
@@ -118,10 +119,12 @@ class Feed:
             listener.end("stopping")
         self._streams[user_id] += 1
         self._listeners.add(listener)
+        tell(StreamsOpen(len(self._listeners)))
         try:
             yield listener
         finally:
             self._listeners.discard(listener)
+            tell(StreamsOpen(len(self._listeners)))
             self._streams[user_id] -= 1
             if not self._streams[user_id]:
                 del self._streams[user_id]

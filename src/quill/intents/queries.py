@@ -35,6 +35,13 @@ async def lock_intent(session: AsyncSession, intent_id: str) -> Intent | None:
     return await session.get(Intent, intent_id, with_for_update=True, populate_existing=True)
 
 
+async def open_ones(session: AsyncSession) -> tuple[int, datetime.datetime | None]:
+    """Return how many intents are open, and since when the oldest one is."""
+    statement = sa.select(sa.func.count(), sa.func.min(Intent.created_at)).where(Intent.state == "pending")
+    row = (await session.execute(statement)).one()
+    return row[0], row[1]
+
+
 async def is_anything_due(session: AsyncSession, now: datetime.datetime, closed_before: datetime.datetime) -> bool:
     """Tell whether an open intent lost its owner, or a closed one is old enough to go."""
     expired = sa.exists().where(*_expired(now))

@@ -18,6 +18,7 @@ import hashlib
 from collections.abc import Sequence
 
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from quill.actor import Actor
 from quill.errors import IdempotencyKeyReused, RequestInProgress
@@ -33,7 +34,7 @@ from quill.unit import Unit
 SETTLE_SECONDS = 30
 """How long a store that timed out may still be at work; only then does its "not there" mean that it never arrived."""
 
-__all__ = ["Kind", "Wish", "defer", "find_result", "fingerprint", "perform", "sweep"]
+__all__ = ["Kind", "Wish", "count_open", "defer", "find_result", "fingerprint", "perform", "sweep"]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -53,6 +54,11 @@ class Wish:
     claims: Sequence[str] = ()
     idempotency_key: str | None = None
     fingerprint: str = ""
+
+
+async def count_open(session: AsyncSession) -> tuple[int, datetime.datetime | None]:
+    """Return how many clinical writes are under way or left half-done, and since when the oldest one is."""
+    return await queries.open_ones(session)
 
 
 def fingerprint(*parts: object) -> str:

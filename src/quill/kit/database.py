@@ -18,7 +18,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engin
 from sqlalchemy.orm import DeclarativeBase
 from sqlalchemy.util import await_only
 
-from quill.kit import sqlite
+from quill.kit import clock, sqlite
+from quill.kit.observing import WriterWaited, tell
 
 BUSY_TIMEOUT_SECONDS = 30
 """How long a writer waits for another process's write on SQLite before it is refused."""
@@ -169,7 +170,9 @@ class _Writers:
     def _begin(self, connection: Connection) -> None:
         if connection.get_execution_options().get(_IS_READING):
             return
+        began = clock.monotonic_seconds()
         await_only(self._turn.acquire())
+        tell(WriterWaited(clock.monotonic_seconds() - began))
         try:
             # Taking the write lock now, not at the first write, is what makes reading and then writing safe.
             connection.exec_driver_sql("BEGIN IMMEDIATE")

@@ -7,9 +7,13 @@ because the text of an exception may quote what a patient wrote; ``where`` gives
 import logging
 import sys
 import traceback
-from typing import Literal
+from collections.abc import MutableMapping
+from typing import Any, Literal
 
 import structlog
+
+from quill.kit.correlation import add_request_id
+from quill.kit.observing import Logged, tell
 
 
 def configure(level: Literal["debug", "info", "warning", "error"], *, as_json: bool) -> None:
@@ -19,6 +23,8 @@ def configure(level: Literal["debug", "info", "warning", "error"], *, as_json: b
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
+            add_request_id,
+            _tell,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             renderer,
         ],
@@ -28,6 +34,11 @@ def configure(level: Literal["debug", "info", "warning", "error"], *, as_json: b
         cache_logger_on_first_use=False,
     )
     logging.basicConfig(level=max(number, logging.WARNING), format="%(levelname)s %(name)s %(message)s", force=True)
+
+
+def _tell(_logger: object, _method: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    tell(Logged(line["level"], line["event"]))
+    return line
 
 
 def where(error: BaseException) -> str:

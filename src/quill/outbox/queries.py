@@ -59,6 +59,17 @@ async def lock_live_events(session: AsyncSession) -> None:
     await session.execute(sa.select(sa.func.pg_advisory_xact_lock(_LIVE_EVENT_LOCK)))
 
 
+async def backlog(session: AsyncSession) -> list[sa.Row[Any]]:
+    """Return per channel and state how many entries wait or were given up (``channel, state, count, oldest_at``)."""
+    columns = (OutboxEntry.channel, OutboxEntry.state)
+    statement = (
+        sa.select(*columns, sa.func.count().label("entries"), sa.func.min(OutboxEntry.created_at).label("oldest_at"))
+        .where(OutboxEntry.state != "sent")
+        .group_by(*columns)
+    )
+    return list(await session.execute(statement))
+
+
 async def events_after(session: AsyncSession, last_id: int, limit: int) -> list[sa.Row[Any]]:
     """Return the live events after one, oldest first."""
     columns = (

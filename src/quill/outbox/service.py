@@ -2,8 +2,8 @@
 
 import datetime
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass, field, replace
+from typing import Literal, get_args
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -138,6 +138,35 @@ def _waker(unit: Unit, name: str) -> Callable[[], Awaitable[None]]:
         signals.notify(name)
 
     return wake
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """What a channel has not delivered.
+
+    Attributes:
+        channel: ``mail`` or ``push``.
+        pending: entries that wait or are under way.
+        failed: entries given up in the last thirty days.
+        oldest_at: since when the oldest one waits; ``None`` when none does.
+    """
+
+    channel: str
+    pending: int = 0
+    failed: int = 0
+    oldest_at: datetime.datetime | None = None
+
+
+async def list_backlogs(session: AsyncSession) -> list[Backlog]:
+    """Return what each channel has not delivered."""
+    backlogs = {channel: Backlog(channel) for channel in get_args(Channel)}
+    for row in await queries.backlog(session):
+        known = backlogs[row.channel]
+        if row.state == "pending":
+            backlogs[row.channel] = replace(known, pending=row.entries, oldest_at=row.oldest_at)
+        else:
+            backlogs[row.channel] = replace(known, failed=row.entries)
+    return list(backlogs.values())
 
 
 @dataclass(frozen=True, slots=True)

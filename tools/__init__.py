@@ -1,0 +1,1 @@
+"""Checks that belong to the repository, not to the program."""
