@@ -8,6 +8,7 @@ import structlog
 import swagger_ui_bundle
 from fastapi import APIRouter, Depends, FastAPI
 from fastapi.openapi.docs import get_swagger_ui_html
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 from starlette.middleware.cors import CORSMiddleware
@@ -41,12 +42,15 @@ from quill.external.routes import router as external_router
 from quill.health.routes import router as health_router
 from quill.health.service import HealthMonitor
 from quill.intents import service as intents
+from quill.kit import clock
 from quill.kit.database import Database
 from quill.kit.ids import ConversationId
 from quill.kit.logs import configure, where
+from quill.kit.stopping import Stopping
 from quill.kit.turns import finish_turn
 from quill.letters import service as letters
 from quill.letters.routes import router as letters_router
+from quill.migrations import runner
 from quill.organisations.routes import router as organisations_router
 from quill.outbox.delivery import MailCarrier
 from quill.outbox.worker import Worker
@@ -76,6 +80,9 @@ __all__ = [
 SWEEP_SECONDS = 5.0
 SWEEP_AFTER_START_SECONDS = 0.5
 TEMPLATE_RETRY_SECONDS = 5.0
+DATABASE_WAIT_SECONDS = 30.0
+"""How long a start waits for a database that does not answer, before it is left to whoever started us."""
+DATABASE_RETRY_SECONDS = 0.5
 
 DOCS_CONTENT_POLICY = (
     "default-src 'none'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
@@ -155,6 +162,7 @@ def create_app(settings: Settings, *, open_services: Callable[[Settings], Servic
     app.state.settings = settings
     app.state.open_services = open_services
     app.state.may_read_conversation = conversations.may_read
+    app.state.stopping = Stopping()
     problems.install(app)
     for router in ROUTERS:
         app.include_router(router)
@@ -179,6 +187,7 @@ def create_app(settings: Settings, *, open_services: Callable[[Settings], Servic
         allowed_origins=settings.cors_origins,
         trusted_proxies=settings.trusted_proxies,
         max_body_bytes=settings.max_body_bytes,
+        is_stopping=lambda: app.state.stopping.has_begun,
     )
     return app
 
@@ -187,9 +196,11 @@ def create_app(settings: Settings, *, open_services: Callable[[Settings], Servic
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     services: Services = app.state.open_services(app.state.settings)
     app.state.services = services
+    await _refuse_wrong_schema(services.database)
     await _refuse_moved_records(services)
     app.state.authenticator = Authenticator(services.settings)
     app.state.health = HealthMonitor(services)
+    app.state.stopping = Stopping(services.settings.stop_notice_seconds)
     app.state.fhir_contact = FhirContact()
     tasks = [
         asyncio.create_task(_sweep_for_ever(services), name="sweep"),
@@ -209,6 +220,30 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         await services.close()
 
 
+async def _refuse_wrong_schema(database: Database) -> None:
+    """Return once the tables are seen to be this program's; a database that is away for a moment is waited for.
+
+    Raises:
+        WrongSchema: they are not.
+        SQLAlchemyError: the database has not answered for all that time.
+        OSError: the same.
+    """
+    deadline = clock.monotonic_seconds() + DATABASE_WAIT_SECONDS
+    while True:
+        try:
+            return await runner.require_current(database)
+        except runner.WrongSchema as error:
+            log.error("wrong_schema", state=error.state.value, remedy=str(error))
+            await database.dispose()
+            raise
+        except (SQLAlchemyError, OSError) as error:
+            log.warning("database_away", cause=where(error))
+            if clock.monotonic_seconds() >= deadline:
+                await database.dispose()
+                raise
+        await asyncio.sleep(DATABASE_RETRY_SECONDS)
+
+
 @contextlib.asynccontextmanager
 async def _telling(app: FastAPI, services: Services) -> AsyncIterator[None]:
     """Deliver mail and notifications, and feed live streams, while the application runs."""
@@ -226,7 +261,8 @@ async def _telling(app: FastAPI, services: Services) -> AsyncIterator[None]:
     )
     tasks = [asyncio.create_task(feed.run(), name="feed"), asyncio.create_task(worker.run(), name="outbox")]
     try:
-        with feed.closing_on_signals():
+        app.state.stopping.when_begun(feed.close)
+        with app.state.stopping.heard():
             yield
     finally:
         feed.close()

@@ -92,6 +92,13 @@ class Settings(BaseSettings):
     argon2_time_cost: int = Field(3, ge=1, description="Argon2id passes.")
     argon2_memory_kib: int = Field(65536, ge=8, description="Argon2id memory per hash in KiB.")
     argon2_parallelism: int = Field(4, ge=1, description="Argon2id lanes.")
+    stop_notice_seconds: float = Field(
+        0.0,
+        ge=0,
+        le=300,
+        description="How long a server that is told to terminate goes on answering while readiness says 503, so that a "
+        "load balancer turns elsewhere first.",
+    )
     max_body_bytes: int = Field(1_048_576, ge=1024, description="Largest request body taken.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe log line kept.")
     audit_anchor_file: Path | None = Field(

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 import typer
 
 from quill.app import build_services
-from quill.cli.console import read_settings, run, schema_sentence
+from quill.cli.console import read_settings, run
 from quill.kit import clock
 from quill.migrations import runner
 from quill.settings import Settings
@@ -88,7 +88,7 @@ async def _services(services: Services) -> AsyncIterator[Finding]:
     yield Finding("database", is_well=True, observed="SQLite" if services.database.is_sqlite else "PostgreSQL")
     state = await runner.state_of(services.database)
     is_current = state is runner.SchemaState.CURRENT
-    yield Finding("tables", is_well=is_current, observed=state.value, remedy=schema_sentence(state.value))
+    yield Finding("tables", is_well=is_current, observed=state.value, remedy=runner.sentence_about(state))
     yield await _clock(services)
     if is_current and services.settings.clinical_services_enabled:
         yield await _store(services, "FHIR store", "QUILL_FHIR_URL")

@@ -1,16 +1,22 @@
 """Running the server, and saying where it is and who can sign in."""
 
 import socket
+from collections.abc import Callable
 from typing import Any
 
 import typer
 import uvicorn
 
+from quill.cli import workers as processes
 from quill.cli.console import fail, open_services, read_settings, run
+from quill.cli.listening import let_the_last_in, listen_on
 from quill.settings import Settings
 
 DRAIN_SECONDS = 20
 """How long requests under way may take to finish after the server was told to stop."""
+KEEP_ALIVE_SECONDS = 75
+"""How long an idle connection is kept: longer than proxies keep theirs (nginx: 60 s), so that the proxy ends it. Were
+it us, a request could meet the end on its way, and a proxy does not repeat what changes something."""
 
 
 def serve(*, host: str, port: int, workers: int, is_demo: bool) -> None:
@@ -21,49 +27,64 @@ def serve(*, host: str, port: int, workers: int, is_demo: bool) -> None:
     """
     settings = read_settings()
     lines = _prepare_demo(settings) if is_demo else _prepare(settings)
-    banner = "\n".join([f"Quill answers at http://{host}:{port}", *lines])
+    try:
+        listener = listen_on(host, port)
+    except OSError as error:
+        raise fail(f"Cannot listen on {host}:{port} ({error.strerror}); is something there already?") from None
+    banner = "\n".join([f"Quill answers at http://{host}:{listener.getsockname()[1]}", *lines])
+    if workers > 1:
+        supervisor = processes.Supervisor(serve_on, listener, workers, settings.stop_notice_seconds)
+        is_well = supervisor.run(lambda: typer.echo(banner))
+    else:
+        is_well = serve_on(listener, lambda: typer.echo(banner), holds_connections=True)
+    if not is_well:
+        raise typer.Exit(1)
+
+
+def serve_on(listener: socket.socket, on_ready: Callable[[], None], *, holds_connections: bool = False) -> bool:
+    """Serve on a listening socket until told to stop.
+
+    Args:
+        listener: where requests come in.
+        on_ready: called once the server answers.
+        holds_connections: whether this process alone has the socket, and so may hold up new connections at its end.
+
+    Returns:
+        Whether it ever answered.
+    """
     options: dict[str, Any] = {
         "factory": True,
-        "host": host,
-        "port": port,
         "access_log": False,
         "log_config": None,
         # The edge works out where a request came from, with the proxies the settings trust.
         "proxy_headers": False,
         "server_header": False,
         "timeout_graceful_shutdown": DRAIN_SECONDS,
+        "timeout_keep_alive": KEEP_ALIVE_SECONDS,
     }
-    _check_free(host, port)
-    if workers > 1:
-        typer.echo(banner)
-        uvicorn.run("quill.app:from_environment", workers=workers, **options)
-        return
-    server = _AnnouncingServer(uvicorn.Config("quill.app:from_environment", **options), banner)
-    server.run()
-    if not server.started:
-        raise typer.Exit(1)
+    server = _Server(uvicorn.Config("quill.app:from_environment", **options), on_ready, holds_connections)
+    server.run([listener])
+    return server.started
 
 
-class _AnnouncingServer(uvicorn.Server):
-    """A server that says where it is once it answers."""
+class _Server(uvicorn.Server):
+    """A server that says when it answers, and at its end accepts whoever has connected already."""
 
-    def __init__(self, config: uvicorn.Config, banner: str) -> None:
+    def __init__(self, config: uvicorn.Config, on_ready: Callable[[], None], holds_connections: bool) -> None:
         super().__init__(config)
-        self._banner = banner
+        self._on_ready = on_ready
+        self._holds_connections = holds_connections
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         if self.started:
-            typer.echo(self._banner)
+            self._on_ready()
 
-
-def _check_free(host: str, port: int) -> None:
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            raise fail(f"Cannot listen on {host}:{port} ({error.strerror}); is something there already?") from None
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        if self._holds_connections:
+            for listener in sockets or []:
+                await let_the_last_in(listener)
+        await super().shutdown(sockets)
 
 
 def _prepare(settings: Settings) -> list[str]:

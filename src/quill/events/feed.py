@@ -6,11 +6,8 @@ others. A listener has room for so many events; one that does not keep up is let
 
 import asyncio
 import contextlib
-import signal
-import threading
 from collections import Counter, deque
 from collections.abc import Iterator
-from types import FrameType
 
 import structlog
 
@@ -131,31 +128,3 @@ class Feed:
         self._is_closed = True
         for listener in self._listeners:
             listener.end("stopping")
-
-    @contextlib.contextmanager
-    def closing_on_signals(self) -> Iterator[None]:
-        """End every stream when the program is told to stop.
-
-        A server waits for open answers before it tells the application to shut down, and these would never end.
-        """
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        loop = asyncio.get_running_loop()
-        previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-
-        def handle(number: int, frame: FrameType | None) -> None:
-            loop.call_soon_threadsafe(self.close)
-            earlier = previous[signal.Signals(number)]
-            if callable(earlier):
-                earlier(number, frame)
-
-        handled = [number for number, earlier in previous.items() if callable(earlier)]
-        for number in handled:
-            signal.signal(number, handle)
-        try:
-            yield
-        finally:
-            for number in handled:
-                if signal.getsignal(number) is handle:
-                    signal.signal(number, previous[number])
