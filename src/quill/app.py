@@ -8,7 +8,6 @@ import structlog
 import swagger_ui_bundle
 from fastapi import APIRouter, Depends, FastAPI
 from fastapi.openapi.docs import get_swagger_ui_html
-from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 from starlette.middleware.cors import CORSMiddleware
@@ -31,6 +30,7 @@ from quill.adapters.remotes import remote_fhir, remote_openehr
 from quill.audit.recorder import GroupRecorder
 from quill.audit.seals import run_sealer
 from quill.auth.service import Authenticator
+from quill.auth.throttle import Throttle
 from quill.conversations import service as conversations
 from quill.conversations.routes import router as conversations_router
 from quill.edge import problems
@@ -42,15 +42,15 @@ from quill.external.routes import router as external_router
 from quill.health.routes import router as health_router
 from quill.health.service import HealthMonitor
 from quill.intents import service as intents
-from quill.kit import clock
 from quill.kit.database import Database
 from quill.kit.ids import ConversationId
 from quill.kit.logs import configure, where
+from quill.kit.signals import InProcessSignals
 from quill.kit.stopping import Stopping
 from quill.kit.turns import finish_turn
 from quill.letters import service as letters
 from quill.letters.routes import router as letters_router
-from quill.migrations import runner
+from quill.migrations.guard import require_schema
 from quill.organisations.routes import router as organisations_router
 from quill.outbox.delivery import MailCarrier
 from quill.outbox.worker import Worker
@@ -59,6 +59,7 @@ from quill.patients.following import follow_for_ever
 from quill.patients.routes import router as patients_router
 from quill.patients.service import KIND as PATIENT_KIND
 from quill.ports.mail import Mailer
+from quill.ports.shared import Shared
 from quill.prescriptions.routes import router as prescriptions_router
 from quill.prescriptions.service import KIND as PRESCRIPTION_KIND
 from quill.push.delivery import MayNotify, PushCarrier
@@ -80,9 +81,6 @@ __all__ = [
 SWEEP_SECONDS = 5.0
 SWEEP_AFTER_START_SECONDS = 0.5
 TEMPLATE_RETRY_SECONDS = 5.0
-DATABASE_WAIT_SECONDS = 30.0
-"""How long a start waits for a database that does not answer, before it is left to whoever started us."""
-DATABASE_RETRY_SECONDS = 0.5
 
 DOCS_CONTENT_POLICY = (
     "default-src 'none'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
@@ -126,14 +124,25 @@ def build_services(settings: Settings, database: Database | None = None) -> Serv
         settings.data_dir.mkdir(parents=True, exist_ok=True)
     database = database or Database(settings.resolved_database_url, pool_size=settings.database_pool_size)
     fhir, openehr = remote_fhir(settings, database), remote_openehr(settings, database)
+    shared = _open_shared(settings)
     return Services(
         settings=settings,
         database=database,
         recorder=GroupRecorder(database),
         fhir_for=fhir.store_for if fhir else EmbeddedFhirStore,
         openehr_for=openehr.store_for if openehr else EmbeddedOpenEhrStore,
-        closers=[remote.close for remote in (fhir, openehr) if remote is not None],
+        signals=shared.signals if shared else InProcessSignals(),
+        shared=shared,
+        closers=[elsewhere.close for elsewhere in (fhir, openehr, shared) if elsewhere is not None],
     )
+
+
+def _open_shared(settings: Settings) -> Shared | None:
+    if settings.redis_url is None:
+        return None
+    from quill.adapters.redis import RedisShared
+
+    return RedisShared(settings.redis_url.get_secret_value())
 
 
 async def start_stores(services: Services) -> None:
@@ -196,9 +205,10 @@ def create_app(settings: Settings, *, open_services: Callable[[Settings], Servic
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     services: Services = app.state.open_services(app.state.settings)
     app.state.services = services
-    await _refuse_wrong_schema(services.database)
+    await require_schema(services.database)
     await _refuse_moved_records(services)
-    app.state.authenticator = Authenticator(services.settings)
+    throttle = Throttle(services.shared.counters) if services.shared else None
+    app.state.authenticator = Authenticator(services.settings, throttle)
     app.state.health = HealthMonitor(services)
     app.state.stopping = Stopping(services.settings.stop_notice_seconds)
     app.state.fhir_contact = FhirContact()
@@ -209,7 +219,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         asyncio.create_task(run_sealer(services.database, services.settings.resolved_anchor_file), name="sealer"),
     ]
     try:
-        async with _telling(app, services):
+        async with _sharing(services), _telling(app, services):
             yield
     finally:
         # The recorder goes first: the sealer's last turn then seals the rows it drained.
@@ -220,28 +230,18 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         await services.close()
 
 
-async def _refuse_wrong_schema(database: Database) -> None:
-    """Return once the tables are seen to be this program's; a database that is away for a moment is waited for.
-
-    Raises:
-        WrongSchema: they are not.
-        SQLAlchemyError: the database has not answered for all that time.
-        OSError: the same.
-    """
-    deadline = clock.monotonic_seconds() + DATABASE_WAIT_SECONDS
-    while True:
-        try:
-            return await runner.require_current(database)
-        except runner.WrongSchema as error:
-            log.error("wrong_schema", state=error.state.value, remedy=str(error))
-            await database.dispose()
-            raise
-        except (SQLAlchemyError, OSError) as error:
-            log.warning("database_away", cause=where(error))
-            if clock.monotonic_seconds() >= deadline:
-                await database.dispose()
-                raise
-        await asyncio.sleep(DATABASE_RETRY_SECONDS)
+@contextlib.asynccontextmanager
+async def _sharing(services: Services) -> AsyncIterator[None]:
+    """Pass wake-up calls between processes while the application runs."""
+    if services.shared is None:
+        yield
+        return
+    task = asyncio.create_task(services.shared.run(), name="shared")
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
 
 @contextlib.asynccontextmanager
