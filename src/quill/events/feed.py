@@ -70,7 +70,7 @@ class Feed:
         self._signals = services.signals
         self._listeners: set[Listener] = set()
         self._streams: Counter[UserId] = Counter()
-        self._last_id: int | None = None
+        self._last_number: int | None = None
         self._is_closed = False
         self.checking = asyncio.Semaphore(CHECKS_AT_ONCE)
 
@@ -86,17 +86,28 @@ class Feed:
                 await self._signals.wait(outbox.LIVE, LOOK_SECONDS)
 
     async def _look(self) -> bool:
+        await outbox.number_events(self._database)
         async with self._database.reading() as session:
-            if self._last_id is None or not self._listeners:
-                # Nobody listens yet. Whoever begins after this reads the table from where they want to.
-                _, self._last_id = await outbox.event_bounds(session)
+            if not self._listeners:
+                _, newest = await outbox.event_bounds(session)
+                # Somebody may have come meanwhile, to whom less than this was told.
+                if not self._listeners:
+                    self._last_number = newest
                 return False
-            events = await outbox.list_events(session, self._last_id, BATCH)
+            if self._last_number is None:
+                return False
+            events = await outbox.list_events(session, self._last_number, BATCH)
         if events:
-            self._last_id = events[-1].id
+            self._last_number = events[-1].number
         for listener in self._listeners:
             listener.offer(events)
         return len(events) == BATCH
+
+    def follow_from(self, number: int) -> None:
+        """See to it that every event after this one is handed over; for a listener who has read the table up to it."""
+        if self._last_number is None or number < self._last_number:
+            self._last_number = number
+            self._signals.notify(outbox.LIVE)
 
     def check_room(self, user_id: UserId) -> None:
         """Refuse somebody who has too many streams open already.
