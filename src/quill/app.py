@@ -369,4 +369,10 @@ def from_environment() -> FastAPI:
     """Return the application for the settings of the environment; what the server's workers call."""
     settings = Settings()
     configure(settings.log_level, as_json=settings.is_production)
-    return create_app(settings)
+    app = create_app(settings)
+    # FastAPI puts a router's routes together when the first request comes by, half a second's work for all of them;
+    # whoever is asked whether it is ready should have that behind it.
+    nowhere = {"type": "http", "method": "GET", "path": "/", "root_path": "", "headers": [], "app": app}
+    for route in app.router.routes:
+        route.matches(dict(nowhere))
+    return app

@@ -56,6 +56,7 @@ class Load:
         self._credentials = {"username": username, "password": password}
         self._conversation_id = 0
         self._is_over = False
+        self._acknowledged: set[int] = set()
         self._numbers = itertools.count()
 
     async def sign_in(self) -> None:
@@ -66,14 +67,20 @@ class Load:
         listed = (await self._client.get("/api/conversations")).json()["conversations"]
         self._conversation_id = next(one["id"] for one in listed if one["status"] != "closed")
 
+    def begin_anew(self) -> Figures:
+        """Return the figures so far, and keep fresh ones from now on."""
+        figures, self.figures = self.figures, Figures()
+        self._acknowledged |= figures.acknowledged
+        return figures
+
     @asynccontextmanager
-    async def running(self, callers: int, pause_seconds: float = 0.0) -> AsyncIterator[Figures]:
+    async def running(self, callers: int, pause_seconds: float = 0.0) -> AsyncIterator[None]:
         """Let so many callers loop while the block runs."""
         async with asyncio.TaskGroup() as group:
             for _ in range(callers):
                 group.create_task(self._loop(pause_seconds))
             try:
-                yield self.figures
+                yield
             finally:
                 self._is_over = True
 
@@ -87,7 +94,7 @@ class Load:
             ).json()
             found.update(message["id"] for message in page["messages"])
             if not page.get("next_cursor"):
-                return self.figures.acknowledged - found
+                return (self._acknowledged | self.figures.acknowledged) - found
             params["cursor"] = page["next_cursor"]
 
     async def close(self) -> None:

@@ -84,3 +84,21 @@ def test_account_disabled_at_one_is_out_at_the_other_at_once(instances: Instance
     assert is_signed_in(there)
     assert superadmin.post(f"/api/users/{person.id}/deactivate").status_code == 200
     assert told(there.get("/api/auth/me"))[0] == 401
+
+
+def test_sending_and_reading_side_by_side_wait_for_one_another_and_never_for_ever(instances: Instances) -> None:
+    place = surgery(instances.here)
+    conversation = begin(place.doctor, place.patient, place.nurse)["id"]
+    path = f"/api/conversations/{conversation}"
+    browsers = [
+        browser for person in (place.doctor, place.nurse) for browser in (person, instances.at_the_other(person))
+    ]
+
+    def talk(browser: Person) -> set[int]:
+        answers = []
+        for _ in range(6):
+            answers += [browser.post(f"{path}/messages", {"body": "Seen."}), browser.get(path)]
+        return {answer.status_code for answer in answers}
+
+    assert at_once(talk, browsers * 2) == [{200}] * 8
+    assert count(instances.here, Message) == 1 + 8 * 6
