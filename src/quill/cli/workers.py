@@ -41,6 +41,8 @@ class _Worker:
     process: SpawnProcess
     is_ready: Event
     starts_in_vain: int = 0
+    replace_at: float | None = None
+    """When it is replaced, once it has ended."""
 
     @property
     def is_up(self) -> bool:
@@ -102,18 +104,20 @@ class Supervisor:
 
     def _watch(self) -> None:
         while not self._told:
-            wait([worker.process.sentinel for worker in self._workers], timeout=LOOK_SECONDS)
+            wait([one.process.sentinel for one in self._workers if one.replace_at is None], timeout=LOOK_SECONDS)
             for place, worker in enumerate(self._workers):
                 if not worker.process.is_alive() and not self._told:
-                    self._workers[place] = self._replace(worker)
+                    self._workers[place] = self._replaced(worker)
 
-    def _replace(self, worker: _Worker) -> _Worker:
-        log.error("worker_ended", pid=worker.process.pid, exit_code=worker.process.exitcode)
-        worker.process.close()
-        in_vain = 0 if worker.is_ready.is_set() else worker.starts_in_vain + 1
-        if in_vain:
-            self._rest(min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2.0**in_vain))
-        return self._start(in_vain)
+    def _replaced(self, worker: _Worker) -> _Worker:
+        """Return a new worker in place of one that ended, or the ended one while it is too early for that."""
+        if worker.replace_at is None:
+            log.error("worker_ended", pid=worker.process.pid, exit_code=worker.process.exitcode)
+            worker.starts_in_vain = 0 if worker.is_ready.is_set() else worker.starts_in_vain + 1
+            worker.replace_at = time.monotonic() + _pause_seconds(worker.starts_in_vain)
+        if time.monotonic() < worker.replace_at:
+            return worker
+        return self._start(worker.starts_in_vain)
 
     def _rest(self, seconds: float) -> None:
         """Wait, but not once told to stop; told again, whoever is stopping does not wait either."""
@@ -139,6 +143,12 @@ class Supervisor:
                 log.error("worker_does_not_stop", pid=worker.process.pid)
                 worker.process.kill()
                 worker.process.join()
+
+
+def _pause_seconds(starts_in_vain: int) -> float:
+    if not starts_in_vain:
+        return 0.0
+    return min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2.0 ** min(starts_in_vain, 10))
 
 
 def _send(worker: _Worker, number: int) -> None:
