@@ -69,7 +69,7 @@ class Server:
     def start(self) -> None:
         """Start it and return once it answers."""
         with self._log.open("ab") as log:
-            self._process = subprocess.Popen(  # noqa: S603 - words of our own
+            self._process = subprocess.Popen(
                 self._command, env=self._environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log
             )
         process = self._process

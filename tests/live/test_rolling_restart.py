@@ -10,7 +10,7 @@ from tests.databases import Databases
 from tests.live.instances import has
 from tests.live.rolling_restart import run
 
-pytestmark = [pytest.mark.live("postgresql"), pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.live("postgresql", "redis"), pytest.mark.timeout(240)]
 
 
 @pytest.fixture
