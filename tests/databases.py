@@ -43,6 +43,10 @@ class Databases(Protocol):
         """Return the URL of another one, for tests that share a database among them."""
         ...
 
+    def empty(self, directory: Path) -> str:
+        """Return the URL of another one without a single table."""
+        ...
+
     def drop(self, url: str) -> None:
         """Remove such a one."""
         ...
@@ -73,6 +77,10 @@ class SqliteDatabases:
         shutil.copy(self._template, directory / "shared.sqlite3")
         return f"sqlite+aiosqlite:///{directory / 'shared.sqlite3'}"
 
+    def empty(self, directory: Path) -> str:
+        """Return the URL of a file that is made when it is opened."""
+        return f"sqlite+aiosqlite:///{directory / 'empty.sqlite3'}"
+
     def drop(self, url: str) -> None:
         """Leave it to the directory's own end."""
         del url
@@ -101,6 +109,12 @@ class PostgresqlDatabases:
         """Return the URL of a copy of the template."""
         name = f"{self._prefix}_{directory.name}"[:63]
         self._execute(f'CREATE DATABASE "{name}" TEMPLATE "{self._prefix}"')
+        return self._url(name)
+
+    def empty(self, directory: Path) -> str:
+        """Return the URL of one made from nothing."""
+        name = f"{self._prefix}_empty_{directory.name}"[:63]
+        self._execute(f'CREATE DATABASE "{name}"')
         return self._url(name)
 
     def drop(self, url: str) -> None:

@@ -30,6 +30,7 @@ from quill.adapters.remotes import remote_fhir, remote_openehr
 from quill.audit.recorder import GroupRecorder
 from quill.audit.seals import run_sealer
 from quill.auth.service import Authenticator
+from quill.auth.throttle import Throttle
 from quill.conversations import service as conversations
 from quill.conversations.routes import router as conversations_router
 from quill.edge import problems
@@ -44,9 +45,12 @@ from quill.intents import service as intents
 from quill.kit.database import Database
 from quill.kit.ids import ConversationId
 from quill.kit.logs import configure, where
+from quill.kit.signals import InProcessSignals
+from quill.kit.stopping import Stopping
 from quill.kit.turns import finish_turn
 from quill.letters import service as letters
 from quill.letters.routes import router as letters_router
+from quill.migrations.guard import require_schema
 from quill.organisations.routes import router as organisations_router
 from quill.outbox.delivery import MailCarrier
 from quill.outbox.worker import Worker
@@ -55,6 +59,7 @@ from quill.patients.following import follow_for_ever
 from quill.patients.routes import router as patients_router
 from quill.patients.service import KIND as PATIENT_KIND
 from quill.ports.mail import Mailer
+from quill.ports.shared import Shared
 from quill.prescriptions.routes import router as prescriptions_router
 from quill.prescriptions.service import KIND as PRESCRIPTION_KIND
 from quill.push.delivery import MayNotify, PushCarrier
@@ -120,14 +125,25 @@ def build_services(settings: Settings, database: Database | None = None) -> Serv
         settings.data_dir.mkdir(parents=True, exist_ok=True)
     database = database or Database(settings.resolved_database_url, pool_size=settings.database_pool_size)
     fhir, openehr = remote_fhir(settings, database), remote_openehr(settings, database)
+    shared = _open_shared(settings)
     return Services(
         settings=settings,
         database=database,
         recorder=GroupRecorder(database),
         fhir_for=fhir.store_for if fhir else EmbeddedFhirStore,
         openehr_for=openehr.store_for if openehr else EmbeddedOpenEhrStore,
-        closers=[remote.close for remote in (fhir, openehr) if remote is not None],
+        signals=shared.signals if shared else InProcessSignals(),
+        shared=shared,
+        closers=[elsewhere.close for elsewhere in (fhir, openehr, shared) if elsewhere is not None],
     )
+
+
+def _open_shared(settings: Settings) -> Shared | None:
+    if settings.redis_url is None:
+        return None
+    from quill.adapters.redis import RedisShared
+
+    return RedisShared(settings.redis_url.get_secret_value())
 
 
 async def start_stores(services: Services) -> None:
@@ -157,6 +173,7 @@ def create_app(settings: Settings, *, open_services: Callable[[Settings], Servic
     app.state.tracing = tracing
     app.state.open_services = open_services
     app.state.may_read_conversation = conversations.may_read
+    app.state.stopping = Stopping()
     problems.install(app)
     for router in ROUTERS:
         app.include_router(router)
@@ -181,6 +198,7 @@ def create_app(settings: Settings, *, open_services: Callable[[Settings], Servic
         allowed_origins=settings.cors_origins,
         trusted_proxies=settings.trusted_proxies,
         max_body_bytes=settings.max_body_bytes,
+        is_stopping=lambda: app.state.stopping.has_begun,
     )
     return app
 
@@ -189,9 +207,12 @@ def create_app(settings: Settings, *, open_services: Callable[[Settings], Servic
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     services: Services = app.state.open_services(app.state.settings)
     app.state.services = services
+    await require_schema(services.database)
     await _refuse_moved_records(services)
-    app.state.authenticator = Authenticator(services.settings)
+    throttle = Throttle(services.shared.counters) if services.shared else None
+    app.state.authenticator = Authenticator(services.settings, throttle)
     app.state.health = HealthMonitor(services)
+    app.state.stopping = Stopping(services.settings.stop_notice_seconds)
     app.state.fhir_contact = FhirContact()
     tasks = [
         asyncio.create_task(_sweep_for_ever(services), name="sweep"),
@@ -200,7 +221,11 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         asyncio.create_task(run_sealer(services.database, services.settings.resolved_anchor_file), name="sealer"),
     ]
     try:
-        async with watched(services.settings, services.database, app.state.tracing), _telling(app, services):
+        async with (
+            watched(services.settings, services.database, app.state.tracing),
+            _sharing(services),
+            _telling(app, services),
+        ):
             yield
     finally:
         # The recorder goes first: the sealer's last turn then seals the rows it drained.
@@ -209,6 +234,20 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await services.close()
+
+
+@contextlib.asynccontextmanager
+async def _sharing(services: Services) -> AsyncIterator[None]:
+    """Pass wake-up calls between processes while the application runs."""
+    if services.shared is None:
+        yield
+        return
+    task = asyncio.create_task(services.shared.run(), name="shared")
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
 
 @contextlib.asynccontextmanager
@@ -228,7 +267,8 @@ async def _telling(app: FastAPI, services: Services) -> AsyncIterator[None]:
     )
     tasks = [asyncio.create_task(feed.run(), name="feed"), asyncio.create_task(worker.run(), name="outbox")]
     try:
-        with feed.closing_on_signals():
+        app.state.stopping.when_begun(feed.close)
+        with app.state.stopping.heard():
             yield
     finally:
         feed.close()
@@ -335,4 +375,10 @@ def from_environment() -> FastAPI:
     """Return the application for the settings of the environment; what the server's workers call."""
     settings = Settings()
     configure(settings.log_level, as_json=settings.is_production)
-    return create_app(settings)
+    app = create_app(settings)
+    # FastAPI puts a router's routes together when the first request comes by, half a second's work for all of them;
+    # whoever is asked whether it is ready should have that behind it.
+    nowhere = {"type": "http", "method": "GET", "path": "/", "root_path": "", "headers": [], "app": app}
+    for route in app.router.routes:
+        route.matches(dict(nowhere))
+    return app

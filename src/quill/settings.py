@@ -33,6 +33,11 @@ class Settings(BaseSettings):
         None, description="PostgreSQL as `postgresql+asyncpg://user:password@host/name`; SQLite in the data directory."
     )
     database_pool_size: int = Field(10, ge=1, le=200, description="Connections a worker keeps; twice that in a burst.")
+    redis_url: SecretStr | None = Field(
+        None,
+        description="Redis as `redis[s]://user:password@host:port/number`, for throttles and wake-up calls between "
+        "processes; without it each process counts by itself.",
+    )
     fhir_url: str | None = Field(
         None, description="Base URL of a FHIR R4 server, such as `http://hapi:8080/fhir`; embedded when unset."
     )
@@ -92,6 +97,13 @@ class Settings(BaseSettings):
     argon2_time_cost: int = Field(3, ge=1, description="Argon2id passes.")
     argon2_memory_kib: int = Field(65536, ge=8, description="Argon2id memory per hash in KiB.")
     argon2_parallelism: int = Field(4, ge=1, description="Argon2id lanes.")
+    stop_notice_seconds: float = Field(
+        0.0,
+        ge=0,
+        le=300,
+        description="How long a server that is told to terminate goes on answering while readiness says 503, so that a "
+        "load balancer turns elsewhere first.",
+    )
     max_body_bytes: int = Field(1_048_576, ge=1024, description="Largest request body taken.")
     metrics_port: int | None = Field(
         None, ge=1, le=65535, description="Port that answers `GET /metrics` for Prometheus; none when unset."
@@ -118,6 +130,9 @@ class Settings(BaseSettings):
         ]
         if (self.openehr_user is None) != (self.openehr_password is None):
             problems.append("QUILL_OPENEHR_USER and QUILL_OPENEHR_PASSWORD belong together.")
+        redis_url = self.redis_url.get_secret_value() if self.redis_url is not None else None
+        if redis_url is not None and not redis_url.startswith(("redis://", "rediss://")):
+            problems.append("QUILL_REDIS_URL must begin with redis:// or rediss://.")
         if self.secret_key is not None and len(self.secret_key.get_secret_value()) < MINIMUM_SECRET_CHARACTERS:
             problems.append(f"QUILL_SECRET_KEY must have at least {MINIMUM_SECRET_CHARACTERS} characters.")
         if problems:

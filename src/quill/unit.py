@@ -16,6 +16,7 @@ from quill.kit.database import Database
 from quill.kit.signals import InProcessSignals, Signals
 from quill.ports.fhir import FhirStore
 from quill.ports.openehr import OpenEhrStore
+from quill.ports.shared import Shared
 from quill.settings import Settings
 
 AuditRow = Mapping[str, Any]
@@ -54,6 +55,7 @@ class Services:
     fhir_for: Callable[[AsyncSession], FhirStore]
     openehr_for: Callable[[AsyncSession], OpenEhrStore]
     signals: Signals = field(default_factory=InProcessSignals)
+    shared: Shared | None = None
     closers: Sequence[Callable[[], Awaitable[None]]] = ()
 
     async def close(self) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from quill.kit.database import Database
 from quill.migrations import runner
 from quill.migrations.runner import SchemaState
+from tests.databases import Databases
 
 pytestmark = pytest.mark.anyio
 
@@ -30,11 +32,18 @@ async def test_up_down_and_up_again_ends_with_the_models(empty: Database) -> Non
     await empty.dispose()
 
 
-async def test_two_processes_migrating_at_once_both_end_well(tmp_path: Path) -> None:
-    environment = os.environ | {"QUILL_DATA_DIR": str(tmp_path)}
+@pytest.fixture
+def empty_url(databases: Databases, tmp_path: Path) -> Iterator[str]:
+    url = databases.empty(tmp_path)
+    yield url
+    databases.drop(url)
+
+
+async def test_two_processes_migrating_at_once_both_end_well(empty_url: str, tmp_path: Path) -> None:
+    environment = os.environ | {"QUILL_DATA_DIR": str(tmp_path), "QUILL_DATABASE_URL": empty_url}
     command = (sys.executable, "-c", "from quill.cli import main; main()", "migrate")
     processes = [await asyncio.create_subprocess_exec(*command, env=environment) for _ in range(2)]
     assert [await process.wait() for process in processes] == [0, 0]
-    database = Database(f"sqlite+aiosqlite:///{tmp_path}/quill.sqlite3")
+    database = Database(empty_url)
     assert await runner.state_of(database) is SchemaState.CURRENT
     await database.dispose()

@@ -256,6 +256,7 @@ async def test_old_entries_and_events_are_forgotten_but_counting_goes_on(
     async with services.database.reading() as session:
         assert await service.event_bounds(session) == (3, 3)
     await in_unit(events)
+    await service.number_events(services.database)
     async with services.database.reading() as session:
         assert (await service.event_bounds(session))[1] == 6
 

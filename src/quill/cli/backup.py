@@ -23,7 +23,7 @@ import typer
 
 from quill import published
 from quill.audit.verify import AuditReport, verify
-from quill.cli.console import fail, read_settings, run, schema_sentence
+from quill.cli.console import fail, read_settings, run
 from quill.kit import clock
 from quill.kit.database import Database
 from quill.migrations import runner
@@ -241,7 +241,7 @@ def _check(scratch: Path) -> str:
     if report is None:
         if state is SchemaState.BEHIND:
             return "Its tables are of an earlier version: run `quill migrate`, then `quill audit verify`."
-        raise BackupUnreadable(schema_sentence(state.value))
+        raise BackupUnreadable(runner.sentence_about(state))
     if not report.is_intact:
         raise BackupUnreadable(f"The audit trail in the backup was changed: {report.problem}")
     return f"The audit trail is intact ({report.event_count} events, {report.seal_count} seals)."

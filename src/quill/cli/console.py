@@ -52,24 +52,15 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
 
     services = build_services(settings)
     try:
-        state = await runner.state_of(services.database)
-        if state is not runner.SchemaState.CURRENT:
-            raise fail(schema_sentence(state.value))
         try:
+            await runner.require_current(services.database)
             await require_records(services)
-        except RecordsElsewhere as error:
+        except (runner.WrongSchema, RecordsElsewhere) as error:
             raise fail(str(error)) from None
         yield services
     finally:
         await services.recorder.stop()
         await services.close()
-
-
-def schema_sentence(state: str) -> str:
-    """Return what to do about tables that are not this program's."""
-    if state == "ahead":
-        return "The database was migrated by a newer Quill; upgrade this program."
-    return f"The database's tables are {state}; run `quill migrate` first."
 
 
 def run(act: Callable[[], Awaitable[T]]) -> T:

@@ -10,9 +10,10 @@ import sqlalchemy as sa
 import typer
 
 from quill.app import build_services
-from quill.cli.console import read_settings, run, schema_sentence
+from quill.cli.console import read_settings, run
 from quill.kit import clock
 from quill.migrations import runner
+from quill.ports.shared import Shared
 from quill.settings import Settings
 from quill.unit import Services
 
@@ -88,8 +89,10 @@ async def _services(services: Services) -> AsyncIterator[Finding]:
     yield Finding("database", is_well=True, observed="SQLite" if services.database.is_sqlite else "PostgreSQL")
     state = await runner.state_of(services.database)
     is_current = state is runner.SchemaState.CURRENT
-    yield Finding("tables", is_well=is_current, observed=state.value, remedy=schema_sentence(state.value))
+    yield Finding("tables", is_well=is_current, observed=state.value, remedy=runner.sentence_about(state))
     yield await _clock(services)
+    if services.shared is not None:
+        yield await _redis(services.shared)
     if is_current and services.settings.clinical_services_enabled:
         yield await _store(services, "FHIR store", "QUILL_FHIR_URL")
         yield await _store(services, "openEHR store", "QUILL_OPENEHR_URL")
@@ -103,6 +106,15 @@ async def _clock(services: Services) -> Finding:
         observed=f"{skew.total_seconds():.1f} s from the database's",
         remedy="synchronise both machines' clocks (NTP)",
     )
+
+
+async def _redis(shared: Shared) -> Finding:
+    try:
+        await shared.ping()
+    except OSError:
+        remedy = "check QUILL_REDIS_URL and the server there; until then each process counts sign-in attempts by itself"
+        return Finding("Redis", is_well=False, observed="does not answer", remedy=remedy)
+    return Finding("Redis", is_well=True, observed="answers")
 
 
 async def _store(services: Services, part: str, setting: str) -> Finding:

@@ -4,18 +4,23 @@ import contextlib
 import os
 import socket
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import typer
 import uvicorn
 
+from quill.cli import workers as processes
 from quill.cli.console import fail, open_services, read_settings, run
+from quill.cli.listening import let_the_last_in, listen_on
 from quill.settings import Settings
 from quill.telemetry.switches import TracingNotInstalled, check_installed
 
 DRAIN_SECONDS = 20
 """How long requests under way may take to finish after the server was told to stop."""
+KEEP_ALIVE_SECONDS = 75
+"""How long an idle connection is kept: longer than proxies keep theirs (nginx: 60 s), so that the proxy ends it. Were
+it us, a request could meet the end on its way, and a proxy does not repeat what changes something."""
 
 
 def serve(*, host: str, port: int, workers: int, is_demo: bool) -> None:
@@ -30,48 +35,34 @@ def serve(*, host: str, port: int, workers: int, is_demo: bool) -> None:
     except TracingNotInstalled as error:
         raise fail(str(error)) from None
     lines = _prepare_demo(settings) if is_demo else _prepare(settings)
-    banner = "\n".join([f"Quill answers at http://{host}:{port}", *lines])
-    options: dict[str, Any] = {
-        "factory": True,
-        "host": host,
-        "port": port,
-        "access_log": False,
-        "log_config": None,
-        # The edge works out where a request came from, with the proxies the settings trust.
-        "proxy_headers": False,
-        "server_header": False,
-        "timeout_graceful_shutdown": DRAIN_SECONDS,
-    }
-    _check_free(host, port)
     if settings.metrics_port is not None:
-        _check_free(settings.metrics_host, settings.metrics_port)
+        # Each worker opens it by itself; here it is tried, so that the reason is told where somebody looks.
+        _listen_on(settings.metrics_host, settings.metrics_port).close()
+    listener = _listen_on(host, port)
+    banner = "\n".join([f"Quill answers at http://{host}:{listener.getsockname()[1]}", *lines])
     if workers > 1:
-        typer.echo(banner)
-        with _counting_together():
-            uvicorn.run("quill.app:from_environment", workers=workers, **options)
-        return
-    server = _AnnouncingServer(uvicorn.Config("quill.app:from_environment", **options), banner)
-    server.run()
-    if not server.started:
+        supervisor = processes.Supervisor(serve_on, listener, workers, settings.stop_notice_seconds)
+        with _counting_together(settings):
+            is_well = supervisor.run(lambda: typer.echo(banner))
+    else:
+        is_well = serve_on(listener, lambda: typer.echo(banner), holds_connections=True)
+    if not is_well:
         raise typer.Exit(1)
 
 
-class _AnnouncingServer(uvicorn.Server):
-    """A server that says where it is once it answers."""
-
-    def __init__(self, config: uvicorn.Config, banner: str) -> None:
-        super().__init__(config)
-        self._banner = banner
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        if self.started:
-            typer.echo(self._banner)
+def _listen_on(host: str, port: int) -> socket.socket:
+    try:
+        return listen_on(host, port)
+    except OSError as error:
+        raise fail(f"Cannot listen on {host}:{port} ({error.strerror}); is something there already?") from None
 
 
 @contextlib.contextmanager
-def _counting_together() -> Iterator[None]:
+def _counting_together(settings: Settings) -> Iterator[None]:
     """Give the workers a directory where each counts and any can tell for all; it goes with them."""
+    if settings.metrics_port is None:
+        yield
+        return
     with tempfile.TemporaryDirectory(prefix="quill-metrics-") as directory:
         # The Prometheus library looks for this name in each worker.
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = directory
@@ -81,13 +72,50 @@ def _counting_together() -> Iterator[None]:
             del os.environ["PROMETHEUS_MULTIPROC_DIR"]
 
 
-def _check_free(host: str, port: int) -> None:
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            raise fail(f"Cannot listen on {host}:{port} ({error.strerror}); is something there already?") from None
+def serve_on(listener: socket.socket, on_ready: Callable[[], None], *, holds_connections: bool = False) -> bool:
+    """Serve on a listening socket until told to stop.
+
+    Args:
+        listener: where requests come in.
+        on_ready: called once the server answers.
+        holds_connections: whether this process alone has the socket, and so may hold up new connections at its end.
+
+    Returns:
+        Whether it ever answered.
+    """
+    options: dict[str, Any] = {
+        "factory": True,
+        "access_log": False,
+        "log_config": None,
+        # The edge works out where a request came from, with the proxies the settings trust.
+        "proxy_headers": False,
+        "server_header": False,
+        "timeout_graceful_shutdown": DRAIN_SECONDS,
+        "timeout_keep_alive": KEEP_ALIVE_SECONDS,
+    }
+    server = _Server(uvicorn.Config("quill.app:from_environment", **options), on_ready, holds_connections)
+    server.run([listener])
+    return server.started
+
+
+class _Server(uvicorn.Server):
+    """A server that says when it answers, and at its end accepts whoever has connected already."""
+
+    def __init__(self, config: uvicorn.Config, on_ready: Callable[[], None], holds_connections: bool) -> None:
+        super().__init__(config)
+        self._on_ready = on_ready
+        self._holds_connections = holds_connections
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            self._on_ready()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        if self._holds_connections:
+            for listener in sockets or []:
+                await let_the_last_in(listener)
+        await super().shutdown(sockets)
 
 
 def _prepare(settings: Settings) -> list[str]:

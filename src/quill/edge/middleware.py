@@ -6,7 +6,7 @@ one log line with the route's template (never its path, which names patients), a
 
 import ipaddress
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from urllib.parse import urlsplit
 
 import structlog
@@ -49,6 +49,8 @@ class Edge:
         allowed_origins: other origins whose pages may call.
         trusted_proxies: addresses or networks whose ``X-Forwarded-For`` is believed.
         max_body_bytes: a body announced as larger is refused before it is read.
+        is_stopping: tells whether this process is about to stop; answers then close their connection, so that the
+            next request opens one to a process that stays (RFC 9112, section 9.6).
     """
 
     def __init__(
@@ -59,9 +61,11 @@ class Edge:
         allowed_origins: Sequence[str],
         trusted_proxies: Sequence[str],
         max_body_bytes: int,
+        is_stopping: Callable[[], bool],
     ) -> None:
         self.app = app
         self.max_body_bytes = max_body_bytes
+        self.is_stopping = is_stopping
         self.is_https = urlsplit(public_url).scheme == "https"
         parts = urlsplit(public_url)
         self.allowed_origins = {f"{parts.scheme}://{parts.netloc}", *allowed_origins}
@@ -137,6 +141,8 @@ class Edge:
         for name, value in SECURITY_HEADERS.items():
             headers.setdefault(name, value)
         headers.setdefault("Cache-Control", "no-store")
+        if self.is_stopping():
+            headers["Connection"] = "close"
         if self.is_https:
             headers.setdefault("Strict-Transport-Security", STRICT_TRANSPORT)
 

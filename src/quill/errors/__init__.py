@@ -31,7 +31,7 @@ QuillError
 ├── TooManyRequests 429            with Retry-After
 └── Unavailable 503 / 502          a part of the house does not answer: never "no data"
     ├── FhirUnavailable · OpenEhrUnavailable · DatabaseUnavailable · AuditUnavailable · Overloaded
-    ├── SecondFactorUnreadable
+    ├── SecondFactorUnreadable · ServerStopping
     ├── ClinicalServicesDisabled
     └── FhirRefused · OpenEhrRefused   502, the other side gave a wrong answer
 
@@ -83,6 +83,7 @@ from quill.errors.outages import (
     OpenEhrUnavailable,
     Overloaded,
     SecondFactorUnreadable,
+    ServerStopping,
 )
 from quill.errors.refusals import (
     AlreadyMember,
@@ -222,6 +223,7 @@ __all__ = [
     "RequestInProgress",
     "RoleMissing",
     "SecondFactorUnreadable",
+    "ServerStopping",
     "StaleEdit",
     "SuperadminMissing",
     "TooManyRequests",

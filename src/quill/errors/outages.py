@@ -27,6 +27,12 @@ class AuditUnavailable(Unavailable):
     code, sentence = "audit_unavailable", "The audit trail is not available right now"
 
 
+class ServerStopping(Unavailable):
+    """This process was told to stop and finishes what it has; another one is to be asked."""
+
+    code, sentence = "stopping", "This server is about to stop; ask another one"
+
+
 class Overloaded(Unavailable):
     """Too much of this work is waiting already."""
 

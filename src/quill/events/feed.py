@@ -6,11 +6,8 @@ others. A listener has room for so many events; one that does not keep up is let
 
 import asyncio
 import contextlib
-import signal
-import threading
 from collections import Counter, deque
 from collections.abc import Iterator
-from types import FrameType
 
 import structlog
 
@@ -74,7 +71,7 @@ class Feed:
         self._signals = services.signals
         self._listeners: set[Listener] = set()
         self._streams: Counter[UserId] = Counter()
-        self._last_id: int | None = None
+        self._last_number: int | None = None
         self._is_closed = False
         self.checking = asyncio.Semaphore(CHECKS_AT_ONCE)
 
@@ -90,17 +87,28 @@ class Feed:
                 await self._signals.wait(outbox.LIVE, LOOK_SECONDS)
 
     async def _look(self) -> bool:
+        await outbox.number_events(self._database)
         async with self._database.reading() as session:
-            if self._last_id is None or not self._listeners:
-                # Nobody listens yet. Whoever begins after this reads the table from where they want to.
-                _, self._last_id = await outbox.event_bounds(session)
+            if not self._listeners:
+                _, newest = await outbox.event_bounds(session)
+                # Somebody may have come meanwhile, to whom less than this was told.
+                if not self._listeners:
+                    self._last_number = newest
                 return False
-            events = await outbox.list_events(session, self._last_id, BATCH)
+            if self._last_number is None:
+                return False
+            events = await outbox.list_events(session, self._last_number, BATCH)
         if events:
-            self._last_id = events[-1].id
+            self._last_number = events[-1].number
         for listener in self._listeners:
             listener.offer(events)
         return len(events) == BATCH
+
+    def follow_from(self, number: int) -> None:
+        """See to it that every event after this one is handed over; for a listener who has read the table up to it."""
+        if self._last_number is None or number < self._last_number:
+            self._last_number = number
+            self._signals.notify(outbox.LIVE)
 
     def check_room(self, user_id: UserId) -> None:
         """Refuse somebody who has too many streams open already.
@@ -134,31 +142,3 @@ class Feed:
         self._is_closed = True
         for listener in self._listeners:
             listener.end("stopping")
-
-    @contextlib.contextmanager
-    def closing_on_signals(self) -> Iterator[None]:
-        """End every stream when the program is told to stop.
-
-        A server waits for open answers before it tells the application to shut down, and these would never end.
-        """
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        loop = asyncio.get_running_loop()
-        previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-
-        def handle(number: int, frame: FrameType | None) -> None:
-            loop.call_soon_threadsafe(self.close)
-            earlier = previous[signal.Signals(number)]
-            if callable(earlier):
-                earlier(number, frame)
-
-        handled = [number for number, earlier in previous.items() if callable(earlier)]
-        for number in handled:
-            signal.signal(number, handle)
-        try:
-            yield
-        finally:
-            for number in handled:
-                if signal.getsignal(number) is handle:
-                    signal.signal(number, previous[number])

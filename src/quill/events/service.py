@@ -84,7 +84,7 @@ class Stream:
         self._listener = listener
         self._access_token = access_token
         self._resume_after = resume_after
-        self._last_id = 0
+        self._last_number = 0
 
     async def chunks(self) -> AsyncGenerator[bytes]:
         """Yield the stream in the format of server-sent events (HTML Living Standard, section 9.2).
@@ -104,8 +104,8 @@ class Stream:
     async def _told(self) -> AsyncGenerator[bytes]:
         newest, is_reset = await self._start()
         yield f"retry: {RECONNECT_MILLISECONDS}\n".encode()
-        yield _written("reset" if is_reset else "ready", {}, self._last_id)
-        while self._last_id < newest:
+        yield _written("reset" if is_reset else "ready", {}, self._last_number)
+        while self._last_number < newest:
             if chunk := await self._replay(newest):
                 yield chunk
         spoken_at = clock.monotonic_seconds()
@@ -114,30 +114,32 @@ class Stream:
             if self._listener.end_reason is not None:
                 yield _written("end", {"reason": self._listener.end_reason})
                 return
-            chunk = await self._visible([kept for kept in events if kept.id > self._last_id])
+            chunk = await self._visible([kept for kept in events if kept.number > self._last_number])
             if not chunk and clock.monotonic_seconds() - spoken_at >= HEARTBEAT_SECONDS:
                 # The number alone moves the browser's memory on past what was not for its eyes.
-                chunk = f": still here\nid: {self._last_id}\n\n".encode()
+                chunk = f": still here\nid: {self._last_number}\n\n".encode()
             if chunk:
                 spoken_at = clock.monotonic_seconds()
                 yield chunk
 
     async def _start(self) -> tuple[int, bool]:
         """Work out where to begin: returns the newest event there is, and whether some were missed for good."""
+        await outbox.number_events(self._streaming.database)
         async with self._streaming.database.reading() as session:
             oldest, newest = await outbox.event_bounds(session)
+        self._streaming.feed.follow_from(newest)
         wanted = self._resume_after
         is_reset = wanted is not None and (wanted > newest or wanted + 1 < oldest or newest - wanted > REPLAYED_AT_MOST)
-        self._last_id = newest if wanted is None or is_reset else wanted
+        self._last_number = newest if wanted is None or is_reset else wanted
         return newest, is_reset
 
     async def _replay(self, newest: int) -> bytes:
         async with self._streaming.database.reading() as session:
-            events = await outbox.list_events(session, self._last_id, REPLAY_BATCH)
+            events = await outbox.list_events(session, self._last_number, REPLAY_BATCH)
         chunk = await self._visible(events)
         if not events:
             # They were forgotten at this very moment: nothing is left to catch up with.
-            self._last_id = newest
+            self._last_number = newest
         return chunk
 
     async def _visible(self, events: list[KeptEvent]) -> bytes:
@@ -151,8 +153,8 @@ class Stream:
             signed_in = await auth.authenticate(session, self._streaming.authenticator, self._access_token)
             visible = [kept for kept in events if await may_see(session, signed_in.actor, kept.event, rule)]
         if events:
-            self._last_id = events[-1].id
-        return b"".join(_written(kept.event.kind, _document(kept.event), kept.id) for kept in visible)
+            self._last_number = events[-1].number
+        return b"".join(_written(kept.event.kind, _document(kept.event), kept.number) for kept in visible)
 
 
 def _document(event: LiveEvent) -> Document:

@@ -5,7 +5,7 @@ from fastapi import APIRouter, Depends, Request
 from quill.access.guards import Public
 from quill.edge.inputs import refuse_unknown_query
 from quill.edge.problems import answers
-from quill.errors import DatabaseUnavailable
+from quill.errors import DatabaseUnavailable, ServerStopping
 from quill.health.schemas import HealthOut, ProbeOut
 from quill.health.service import HealthMonitor
 
@@ -34,9 +34,11 @@ async def health_live() -> ProbeOut:
     return ProbeOut(status="alive")
 
 
-@router.get("/ready", responses=answers(DatabaseUnavailable))
+@router.get("/ready", responses=answers(DatabaseUnavailable, ServerStopping))
 async def health_ready(request: Request) -> ProbeOut:
     """Answer 200 while the application database answers, 503 when requests had better go elsewhere."""
+    if request.app.state.stopping.has_begun:
+        raise ServerStopping
     if not await monitor_of(request).is_ready():
         raise DatabaseUnavailable
     return ProbeOut(status="ready")

@@ -19,6 +19,9 @@ class ServicesHealth(BaseModel):
     auth_db: ServiceHealth
     fhir: ServiceHealth
     ehrbase: ServiceHealth
+    redis: ServiceHealth | None = Field(
+        None, description="Only where Redis is configured.", exclude_if=lambda part: part is None
+    )
 
 
 class HealthOut(BaseModel):

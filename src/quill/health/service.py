@@ -45,15 +45,17 @@ class HealthMonitor:
 
     async def _probe(self) -> HealthOut:
         is_clinical = self._services.settings.clinical_services_enabled
-        database, fhir, openehr = await asyncio.gather(
+        shared = self._services.shared
+        database, redis, fhir, openehr = await asyncio.gather(
             _outcome("database", self._services.database.ping),
+            _outcome("redis", shared.ping) if shared else _not_configured(),
             _outcome("fhir", self._ping_fhir) if is_clinical else _not_provisioned(),
             _outcome("openehr", self._ping_openehr) if is_clinical else _not_provisioned(),
         )
-        parts = [database, fhir, openehr] if is_clinical else [database]
+        parts = [database, *([fhir, openehr] if is_clinical else []), *([redis] if redis else [])]
         return HealthOut(
             status="healthy" if all(part.available for part in parts) else "degraded",
-            services=ServicesHealth(auth_db=database, fhir=fhir, ehrbase=openehr),
+            services=ServicesHealth(auth_db=database, fhir=fhir, ehrbase=openehr, redis=redis),
         )
 
     async def _ping_fhir(self) -> None:
@@ -73,6 +75,10 @@ async def _outcome(part: str, probe: Callable[[], Awaitable[None]]) -> ServiceHe
         log.warning("probe_failed", part=part, cause=where(error))
         return UNAVAILABLE
     return AVAILABLE
+
+
+async def _not_configured() -> None:
+    return None
 
 
 async def _not_provisioned() -> ServiceHealth:

@@ -1,6 +1,7 @@
 """Bringing a database up to date, and telling whether it is."""
 
 import enum
+import functools
 from collections.abc import Callable
 from importlib import resources
 
@@ -26,6 +27,7 @@ class SchemaState(enum.StrEnum):
     EMPTY = "empty"
     BEHIND = "behind"
     AHEAD = "ahead"
+    MIXED = "mixed"
 
 
 def config() -> Config:
@@ -45,6 +47,41 @@ async def downgrade(database: Database, revision: str) -> None:
     """Take a database back to a revision; ``base`` removes every table."""
     async with database.engine.connect() as connection:
         await connection.run_sync(lambda sync: _with(sync, lambda c: command.downgrade(c, revision)))
+
+
+class WrongSchema(RuntimeError):
+    """The database's tables are not the ones this program was written for."""
+
+    def __init__(self, state: SchemaState) -> None:
+        super().__init__(sentence_about(state))
+        self.state = state
+
+
+def sentence_about(state: SchemaState) -> str:
+    """Return what to do about tables that are not this program's."""
+    if state is SchemaState.AHEAD:
+        return "The database was migrated by a newer Quill; upgrade this program."
+    if state is SchemaState.MIXED:
+        return "The database's tables are of several versions at once; restore them from a backup."
+    return f"The database's tables are {state.value}; run `quill migrate` first."
+
+
+async def require_current(database: Database) -> None:
+    """Return when a database's tables are the ones this program was written for; one statement when they are.
+
+    Raises:
+        WrongSchema: they are absent, half-migrated, behind or newer.
+        SQLAlchemyError: the database does not answer.
+        OSError: it cannot be reached.
+    """
+    async with database.reading() as session:
+        try:
+            found = list(await session.scalars(sa.text("SELECT version_num FROM alembic_version")))
+        except (sa.exc.OperationalError, sa.exc.ProgrammingError):
+            # Without migrations there is no such table; when it is something else, this says so.
+            found = []
+    if found != [_head()] and (state := await state_of(database)) is not SchemaState.CURRENT:
+        raise WrongSchema(state)
 
 
 async def state_of(database: Database) -> SchemaState:
@@ -83,11 +120,17 @@ def _with(connection: Connection, act: Callable[[Config], None]) -> None:
 
 
 def _state(connection: Connection) -> SchemaState:
-    scripts = ScriptDirectory.from_config(config())
-    current = MigrationContext.configure(connection).get_current_revision()
-    if current is None:
+    heads = MigrationContext.configure(connection).get_current_heads()
+    if not heads:
         return SchemaState.EMPTY
-    if current == scripts.get_current_head():
+    if len(heads) > 1:
+        return SchemaState.MIXED
+    if heads[0] == _head():
         return SchemaState.CURRENT
-    known = {script.revision for script in scripts.walk_revisions()}
-    return SchemaState.BEHIND if current in known else SchemaState.AHEAD
+    known = {script.revision for script in ScriptDirectory.from_config(config()).walk_revisions()}
+    return SchemaState.BEHIND if heads[0] in known else SchemaState.AHEAD
+
+
+@functools.cache
+def _head() -> str | None:
+    return ScriptDirectory.from_config(config()).get_current_head()

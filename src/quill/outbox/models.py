@@ -8,6 +8,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 from quill.kit.database import Base
 
 ONLY_PENDING = sa.text("state = 'pending'")
+UNNUMBERED = sa.text("number IS NULL")
 
 
 class OutboxEntry(Base):
@@ -42,7 +43,9 @@ class OutboxEntry(Base):
 class LiveEventRow(Base):
     """Something that happened, for listeners now and for those who come back soon; ids only.
 
-    Ids grow in the order of commits and are never used twice, because a listener resumes after the last it saw.
+    A listener resumes after the last number it saw, so numbers grow in the order in which events become visible, and
+    are never used twice. Ids do not: PostgreSQL takes them before the commit, and a lower one may show up later. There
+    an event is numbered once it is visible; on SQLite, which has one writer at a time, as it is written.
     """
 
     __tablename__ = "live_event"
@@ -50,10 +53,11 @@ class LiveEventRow(Base):
     id: Mapped[int] = mapped_column(
         sa.BigInteger().with_variant(sa.Integer(), "sqlite"), primary_key=True, autoincrement=True
     )
+    number: Mapped[int | None] = mapped_column(sa.BigInteger, unique=True)
     kind: Mapped[str] = mapped_column(sa.String(10))
     patient_id: Mapped[str] = mapped_column(sa.String(64))
     conversation_id: Mapped[int | None]
     facts: Mapped[str] = mapped_column(sa.Text)
     created_at: Mapped[datetime.datetime] = mapped_column(index=True)
 
-    __table_args__ = {"sqlite_autoincrement": True}
+    __table_args__ = (sa.Index("ix_live_event_unnumbered", "id", sqlite_where=UNNUMBERED, postgresql_where=UNNUMBERED),)

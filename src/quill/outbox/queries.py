@@ -9,8 +9,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from quill.outbox.models import LiveEventRow, OutboxEntry
 
-_LIVE_EVENT_LOCK = 0x9E11
-"""Key of the PostgreSQL advisory lock that orders live events; any number nothing else of ours uses."""
+_NUMBERING_LOCK = 0x9E11
+"""Key of the PostgreSQL advisory lock of who numbers live events; any number nothing else of ours uses."""
 
 
 def _is_due(now: datetime.datetime) -> sa.ColumnElement[bool]:
@@ -54,9 +54,9 @@ async def lock_sealed(session: AsyncSession, channels: Collection[str]) -> list[
     return list(await session.execute(statement.order_by(OutboxEntry.id).with_for_update()))
 
 
-async def lock_live_events(session: AsyncSession) -> None:
-    """Wait until nobody else's live events are on their way to a commit; PostgreSQL only."""
-    await session.execute(sa.select(sa.func.pg_advisory_xact_lock(_LIVE_EVENT_LOCK)))
+async def lock_numbering(session: AsyncSession) -> None:
+    """Wait until nobody else numbers live events; PostgreSQL only."""
+    await session.execute(sa.select(sa.func.pg_advisory_xact_lock(_NUMBERING_LOCK)))
 
 
 async def backlog(session: AsyncSession) -> list[sa.Row[Any]]:
@@ -70,20 +70,44 @@ async def backlog(session: AsyncSession) -> list[sa.Row[Any]]:
     return list(await session.execute(statement))
 
 
-async def events_after(session: AsyncSession, last_id: int, limit: int) -> list[sa.Row[Any]]:
-    """Return the live events after one, oldest first."""
+def next_number() -> sa.ScalarSelect[int]:
+    """Return the number after the highest, as an expression; for who is the only writer."""
+    return sa.select(sa.func.coalesce(sa.func.max(LiveEventRow.number), 0) + 1).scalar_subquery()
+
+
+async def has_unnumbered(session: AsyncSession) -> bool:
+    """Tell whether a live event waits for its number."""
+    return bool(await session.scalar(sa.select(sa.exists().where(LiveEventRow.number.is_(None)))))
+
+
+def number_visible() -> sa.Update:
+    """Return the statement that numbers every visible live event that has none; for one process at a time."""
+    place = sa.func.row_number().over(order_by=LiveEventRow.id).label("place")
+    fresh = sa.select(LiveEventRow.id, place).where(LiveEventRow.number.is_(None)).subquery()
+    highest = sa.select(sa.func.coalesce(sa.func.max(LiveEventRow.number), 0)).scalar_subquery()
+    return (
+        sa.update(LiveEventRow)
+        .values(number=highest + fresh.c.place)
+        .where(LiveEventRow.id == fresh.c.id)
+        .execution_options(synchronize_session=False)
+    )
+
+
+async def events_after(session: AsyncSession, last_number: int, limit: int) -> list[sa.Row[Any]]:
+    """Return the numbered live events after one, oldest first."""
     columns = (
-        LiveEventRow.id,
+        LiveEventRow.number,
         LiveEventRow.kind,
         LiveEventRow.patient_id,
         LiveEventRow.conversation_id,
         LiveEventRow.facts,
     )
-    statement = sa.select(*columns).where(LiveEventRow.id > last_id).order_by(LiveEventRow.id).limit(limit)
-    return list(await session.execute(statement))
+    is_later = LiveEventRow.number > last_number
+    return list(await session.execute(sa.select(*columns).where(is_later).order_by(LiveEventRow.number).limit(limit)))
 
 
 async def event_bounds(session: AsyncSession) -> tuple[int, int]:
-    """Return the ids of the oldest and the newest live event kept; zeros when there never was one."""
-    row = (await session.execute(sa.select(sa.func.min(LiveEventRow.id), sa.func.max(LiveEventRow.id)))).one()
+    """Return the numbers of the oldest and the newest live event kept; zeros when there never was one."""
+    bounds = sa.select(sa.func.min(LiveEventRow.number), sa.func.max(LiveEventRow.number))
+    row = (await session.execute(bounds)).one()
     return (row[0] or 0, row[1] or 0)

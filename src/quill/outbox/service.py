@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from quill.kit import clock, ids
+from quill.kit.database import Database
 from quill.kit.documents import Document, dumps, loads
 from quill.kit.ids import ConversationId, PatientId, UserId
 from quill.outbox import queries, templates
@@ -86,7 +87,10 @@ async def enqueue_push(unit: Unit, *, user_ids: Sequence[UserId], kind: str, fac
 
 
 async def publish(unit: Unit, event: LiveEvent) -> None:
-    """Tell live listeners once the unit is committed, and keep the event for those who come back soon."""
+    """Tell live listeners once the unit is committed, and keep the event for those who come back soon.
+
+    It waits for nobody: units that publish commit side by side, and the events are put in order afterwards.
+    """
     row = {
         "kind": event.kind,
         "patient_id": event.patient_id,
@@ -96,12 +100,8 @@ async def publish(unit: Unit, event: LiveEvent) -> None:
     }
 
     async def write() -> None:
-        await unit.session.flush()
-        if not unit.services.database.is_sqlite:
-            # A listener resumes after the highest id it saw, so a lower one must not become visible later. The lock
-            # is taken as the last thing before the commit, when nothing else is waited for: it cannot deadlock.
-            await queries.lock_live_events(unit.session)
-        await unit.session.execute(sa.insert(LiveEventRow).values(row))
+        number = queries.next_number() if unit.services.database.is_sqlite else None
+        await unit.session.execute(sa.insert(LiveEventRow).values(row | {"number": number}))
 
     unit.before_commit(write)
     unit.after_commit(_waker(unit, LIVE))
@@ -173,15 +173,31 @@ async def list_backlogs(session: AsyncSession) -> list[Backlog]:
 class KeptEvent:
     """A live event with the number that listeners resume after."""
 
-    id: int
+    number: int
     event: LiveEvent
 
 
-async def list_events(session: AsyncSession, last_id: int, limit: int) -> list[KeptEvent]:
+async def number_events(database: Database) -> None:
+    """Number the live events that became visible since the last time, so that they can be listed; by any process.
+
+    Numbering is what puts events in order, one process at a time, many events at once: who publishes does not wait
+    for it. A process that dies in between leaves it to the next.
+    """
+    if database.is_sqlite:
+        return
+    async with database.reading() as session:
+        if not await queries.has_unnumbered(session):
+            return
+    async with database.writing() as session:
+        await queries.lock_numbering(session)
+        await session.execute(queries.number_visible())
+
+
+async def list_events(session: AsyncSession, last_number: int, limit: int) -> list[KeptEvent]:
     """Return the live events after one, oldest first."""
     return [
         KeptEvent(
-            id=row.id,
+            number=row.number,
             event=LiveEvent(
                 kind=row.kind,
                 patient_id=PatientId(row.patient_id),
@@ -189,7 +205,7 @@ async def list_events(session: AsyncSession, last_id: int, limit: int) -> list[K
                 facts=loads(row.facts),
             ),
         )
-        for row in await queries.events_after(session, last_id, limit)
+        for row in await queries.events_after(session, last_number, limit)
     ]
 
 

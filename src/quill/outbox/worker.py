@@ -22,7 +22,7 @@ from quill.outbox import queries
 from quill.outbox.delivery import Carrier, Settlement, Task
 from quill.outbox.models import LiveEventRow, OutboxEntry
 from quill.outbox.payloads import Payloads
-from quill.outbox.service import WORK, Channel, insert_entry
+from quill.outbox.service import WORK, Channel, insert_entry, number_events
 from quill.ports.delivery import Delivery
 from quill.unit import Services
 
@@ -120,12 +120,13 @@ class Worker:
     async def tidy(self) -> None:
         """Forget what was delivered, given up or told long ago; the newest live event stays, since counting goes on."""
         now = clock.now()
+        await number_events(self._database)
         async with self._database.writing() as session:
             _, newest = await queries.event_bounds(session)
             for state, age in (("sent", SENT_KEPT), ("failed", FAILED_KEPT)):
                 is_old = sa.and_(OutboxEntry.state == state, OutboxEntry.closed_at < now - age)
                 await session.execute(sa.delete(OutboxEntry).where(is_old))
-            is_old_event = sa.and_(LiveEventRow.created_at < now - EVENTS_KEPT, LiveEventRow.id < newest)
+            is_old_event = sa.and_(LiveEventRow.created_at < now - EVENTS_KEPT, LiveEventRow.number < newest)
             await session.execute(sa.delete(LiveEventRow).where(is_old_event))
 
     async def _tidy_now_and_then(self) -> None:

@@ -246,8 +246,12 @@ async def count_after(
 
 
 async def lock_conversation(session: AsyncSession, conversation_id: ConversationId) -> Conversation | None:
-    """Return a conversation's row, locked: its messages become visible one by one, in the order of their times."""
-    return await session.get(Conversation, conversation_id, with_for_update=True, populate_existing=True)
+    """Return a conversation's row, locked: its messages become visible one by one, in the order of their times.
+
+    The lock leaves the key alone, so that PostgreSQL's own looks at it, for rows that refer to it, need not wait.
+    """
+    lock: Any = {"key_share": True}
+    return await session.get(Conversation, conversation_id, with_for_update=lock, populate_existing=True)
 
 
 async def lock_participant(

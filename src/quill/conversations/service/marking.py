@@ -58,10 +58,11 @@ async def _move_marker(unit: Unit, actor: Actor, row: Row, message_id: MessageId
         before = await queries.find_place(session, MessageId(participant.last_read_message_id))
     if before is not None and (before.created_at, before.id) >= (place.created_at, place.id):
         return
+    unread_count = await queries.count_after(session, conversation_id, user_id, (place.created_at, place.id))
+    # In one statement: a second update of a row in one transaction makes PostgreSQL look at the conversation's row,
+    # which a sender may hold who waits for this one.
     participant.last_read_message_id = place.id
     participant.last_read_at = clock.now()
-    participant.unread_count = await queries.count_after(
-        session, conversation_id, user_id, (place.created_at, place.id)
-    )
+    participant.unread_count = unread_count
     await session.flush()
     await notices.after_reading(unit, conversation_id, PatientId(row.patient_id), user_id, place.id)

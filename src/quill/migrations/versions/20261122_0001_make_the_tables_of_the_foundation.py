@@ -145,16 +145,24 @@ def upgrade() -> None:
     op.create_table(
         "live_event",
         sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
+        sa.Column("number", sa.BigInteger(), nullable=True),
         sa.Column("kind", sa.String(length=10), nullable=False),
         sa.Column("patient_id", sa.String(length=64), nullable=False),
         sa.Column("conversation_id", sa.Integer(), nullable=True),
         sa.Column("facts", sa.Text(), nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_live_event")),
-        sqlite_autoincrement=True,
+        sa.UniqueConstraint("number", name=op.f("uq_live_event_number")),
     )
     with op.batch_alter_table("live_event", schema=None) as batch_op:
         batch_op.create_index(batch_op.f("ix_live_event_created_at"), ["created_at"], unique=False)
+        batch_op.create_index(
+            "ix_live_event_unnumbered",
+            ["id"],
+            unique=False,
+            sqlite_where=sa.text("number IS NULL"),
+            postgresql_where=sa.text("number IS NULL"),
+        )
 
     op.create_table(
         "number_series",
@@ -951,6 +959,11 @@ def downgrade() -> None:
     op.drop_table("openehr_ehr")
     op.drop_table("number_series")
     with op.batch_alter_table("live_event", schema=None) as batch_op:
+        batch_op.drop_index(
+            "ix_live_event_unnumbered",
+            sqlite_where=sa.text("number IS NULL"),
+            postgresql_where=sa.text("number IS NULL"),
+        )
         batch_op.drop_index(batch_op.f("ix_live_event_created_at"))
 
     op.drop_table("live_event")

@@ -1,0 +1,1 @@
+"""What must hold when several processes serve one database: nothing is decided from what one of them remembers."""
