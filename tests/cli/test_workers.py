@@ -17,7 +17,11 @@ import pytest
 from tests.cli.conftest import Run
 from tests.cli.test_serving import get, serving
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are looked up in /proc")
+pytestmark = [
+    pytest.mark.skipif(sys.platform != "linux", reason="processes are looked up in /proc"),
+    # Three processes are started here; on a busy machine that takes its time.
+    pytest.mark.timeout(240),
+]
 
 LOGIN = b'{"username": "nobody", "password": "wrong"}'
 
@@ -28,7 +32,7 @@ def workers_of(process: "subprocess.Popen[str]") -> set[int]:
     return {int(child) for child in children if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()}
 
 
-def until(is_so: Callable[[], bool], seconds: float = 30) -> None:
+def until(is_so: Callable[[], bool], seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds
     while not is_so():
         assert time.monotonic() < deadline
@@ -124,7 +128,7 @@ def test_workers_answer_are_replaced_and_stop_without_failing_a_request(quill: R
         answer = half_sent.finish()
         assert b"400 Bad Request" in answer
         assert b"connection: close" in answer.lower()
-        assert process.wait(timeout=20) == 0
+        assert process.wait(timeout=60) == 0
         callers.wait()
         assert callers.failed == []
         assert process.stderr is not None
