@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Mapping
+from functools import partial
 
 import structlog
 import swagger_ui_bundle
@@ -119,12 +120,13 @@ def build_services(settings: Settings, database: Database | None = None) -> Serv
         settings.data_dir.mkdir(parents=True, exist_ok=True)
     database = database or Database(settings.resolved_database_url, pool_size=settings.database_pool_size)
     fhir, openehr = remote_fhir(settings, database), remote_openehr(settings, database)
+    former = frozenset(settings.openehr_former_systems)
     return Services(
         settings=settings,
         database=database,
         recorder=GroupRecorder(database),
         fhir_for=fhir.store_for if fhir else EmbeddedFhirStore,
-        openehr_for=openehr.store_for if openehr else EmbeddedOpenEhrStore,
+        openehr_for=openehr.store_for if openehr else partial(EmbeddedOpenEhrStore, former_systems=former),
         closers=[remote.close for remote in (fhir, openehr) if remote is not None],
     )
 
