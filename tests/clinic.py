@@ -24,7 +24,7 @@ from tests.published_api import Browser
 
 PASSWORD = "correct horse battery"
 
-BACKGROUND_TASKS = frozenset({"sweep", "sealer", "letter-template", "feed", "outbox", "outbox-delivery"})
+BACKGROUND_TASKS = frozenset({"sweep", "sealer", "letter-template", "feed", "outbox", "outbox-delivery", "home"})
 
 
 class Person:

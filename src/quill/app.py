@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import signal
 from collections.abc import AsyncIterator, Callable, Mapping
 from functools import partial
 
@@ -21,7 +22,7 @@ from quill.access.guards import Public
 from quill.accounts.routes import router as accounts_router
 from quill.actor import Actor
 from quill.adapters.fhir.embedded import EmbeddedFhirStore
-from quill.adapters.home import RecordsElsewhere, check_home
+from quill.adapters.home import RecordsElsewhere, check_home, refusing_moved
 from quill.adapters.mail.log import LogMailer
 from quill.adapters.mail.smtp import SmtpMailer
 from quill.adapters.openehr.embedded import EmbeddedOpenEhrStore
@@ -75,6 +76,7 @@ __all__ = [
 ]
 
 SWEEP_SECONDS = 5.0
+HOME_SECONDS = 2.0
 SWEEP_AFTER_START_SECONDS = 0.5
 TEMPLATE_RETRY_SECONDS = 5.0
 
@@ -127,6 +129,7 @@ def build_services(settings: Settings, database: Database | None = None) -> Serv
         recorder=GroupRecorder(database),
         fhir_for=fhir.store_for if fhir else EmbeddedFhirStore,
         openehr_for=openehr.store_for if openehr else partial(EmbeddedOpenEhrStore, former_systems=former),
+        refuse_moved=refusing_moved(settings),
         closers=[remote.close for remote in (fhir, openehr) if remote is not None],
     )
 
@@ -196,6 +199,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     tasks = [
         asyncio.create_task(_sweep_for_ever(services), name="sweep"),
         asyncio.create_task(_ensure_letter_template(services), name="letter-template"),
+        asyncio.create_task(_stop_when_moved(services), name="home"),
         asyncio.create_task(_follow_patients(services), name="follow"),
         asyncio.create_task(run_sealer(services.database, services.settings.resolved_anchor_file), name="sealer"),
     ]
@@ -277,6 +281,23 @@ async def _refuse_moved_records(services: Services) -> None:
         log.error("records_elsewhere", remedy=str(error))
         await services.close()
         raise
+
+
+async def _stop_when_moved(services: Services) -> None:
+    """Stop the process once the records have moved: from then on what it shows is old, and what it writes is refused.
+
+    Whoever starts it again is told which settings are missing.
+    """
+    while True:
+        await asyncio.sleep(HOME_SECONDS)
+        try:
+            await check_home(services.database, services.settings)
+        except RecordsElsewhere as error:
+            log.error("records_elsewhere", remedy=str(error))
+            signal.raise_signal(signal.SIGTERM)
+            return
+        except Exception as error:  # noqa: BLE001 - the database may be away for a while; looking again outlives that
+            log.warning("home_not_checked", cause=where(error))
 
 
 async def _follow_patients(services: Services) -> None:

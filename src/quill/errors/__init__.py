@@ -82,6 +82,7 @@ from quill.errors.outages import (
     OpenEhrRefused,
     OpenEhrUnavailable,
     Overloaded,
+    RecordsMoving,
     SecondFactorUnreadable,
 )
 from quill.errors.refusals import (
@@ -218,6 +219,7 @@ __all__ = [
     "PreconditionRequired",
     "QuillError",
     "ReauthenticationRequired",
+    "RecordsMoving",
     "RegistrationTaken",
     "RequestInProgress",
     "RoleMissing",

@@ -42,6 +42,12 @@ async def is_anything_due(session: AsyncSession, now: datetime.datetime, closed_
     return bool(await session.scalar(sa.select(sa.or_(expired, old))))
 
 
+async def count_open(session: AsyncSession) -> int:
+    """Return how many intents are open, in somebody's hands or not."""
+    statement = sa.select(sa.func.count()).select_from(Intent).where(Intent.state == "pending")
+    return int(await session.scalar(statement) or 0)
+
+
 def close(intent_id: str, attempt: int | None, values: Mapping[str, Any]) -> sa.sql.dml.ReturningUpdate[str]:
     """Return the statement that closes an open intent and answers its id; one that is closed stays as it is.
 

@@ -28,12 +28,12 @@ from quill.intents.steps import ONLY_IF_LANDED, Hold
 from quill.intents.sweeping import sweep
 from quill.kit import clock, ids
 from quill.kit.documents import Document, dumps, loads
-from quill.unit import Unit
+from quill.unit import Services, Unit
 
 SETTLE_SECONDS = 30
 """How long a store that timed out may still be at work; only then does its "not there" mean that it never arrived."""
 
-__all__ = ["Kind", "Wish", "defer", "find_result", "fingerprint", "perform", "sweep"]
+__all__ = ["Kind", "Wish", "count_open", "defer", "find_result", "fingerprint", "perform", "sweep"]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -101,10 +101,12 @@ async def perform(unit: Unit, actor: Actor, wish: Wish) -> Document:
 
     Raises:
         RequestInProgress: 409, another open intent holds one of the claims or the idempotency key.
-        Unavailable: 503 or 502, the store did not take it; nothing is shown of it unless it arrived all the same.
+        Unavailable: 503 or 502, the store did not take it; nothing is shown of it unless it arrived all the same. Or
+            the records are just being moved to another store.
         QuillError: whatever the store refuses the record for.
     """
     kind, joins = wish.kind, wish.kind.joins_transaction(unit)
+    await unit.services.refuse_moved(unit.session)
     if joins and wish.idempotency_key is None:
         payload = steps.with_written(wish.payload, await kind.write(unit, wish.payload))
         return await kind.project(unit, actor, payload)
@@ -133,6 +135,12 @@ async def defer(unit: Unit, actor: Actor, wish: Wish) -> None:
     For what follows from a decision that must not wait for a store: the decision itself stands in this unit.
     """
     await _announce(unit, actor, wish, is_deferred=True)
+
+
+async def count_open(services: Services) -> int:
+    """Return how many writes are under way or were left open."""
+    async with services.database.reading() as session:
+        return await queries.count_open(session)
 
 
 async def _take_over(unit: Unit, actor: Actor, wish: Wish) -> Hold | None:
