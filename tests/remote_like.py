@@ -24,7 +24,7 @@ from quill.kit.database import Database
 from quill.kit.documents import Document
 from quill.kit.ids import CompositionUid
 from quill.ports.fhir import ChangePage, FhirStore, ResourcePage, ResourceType, SearchQuery, StoredResource
-from quill.ports.openehr import CompositionPage, OpenEhrStore, StoredComposition
+from quill.ports.openehr import CompositionPage, EhrPage, OpenEhrStore, StoredComposition
 from quill.unit import Services
 
 Store = TypeVar("Store")
@@ -152,6 +152,13 @@ class RemoteLikeFhirStore(_RemoteLike[FhirStore]):
     async def history(self, resource_type: ResourceType, resource_id: str) -> list[StoredResource]:
         return await self._ask("history", lambda store: store.history(resource_type, resource_id))
 
+    async def all_versions(
+        self, resource_type: ResourceType, *, limit: int = 100, cursor: str | None = None
+    ) -> ResourcePage:
+        return await self._ask(
+            "all_versions", lambda store: store.all_versions(resource_type, limit=limit, cursor=cursor)
+        )
+
     async def delete(self, resource_type: ResourceType, resource_id: str) -> None:
         return await self._tell("delete", lambda store: store.delete(resource_type, resource_id))
 
@@ -168,8 +175,20 @@ class RemoteLikeOpenEhrStore(_RemoteLike[OpenEhrStore]):
     async def find_ehr(self, subject_id: str) -> str | None:
         return await self._ask("find_ehr", lambda store: store.find_ehr(subject_id))
 
-    async def ensure_ehr(self, subject_id: str) -> str:
-        return await self._tell("ensure_ehr", lambda store: store.ensure_ehr(subject_id))
+    async def ensure_ehr(self, subject_id: str, ehr_id: str | None = None) -> str:
+        return await self._tell("ensure_ehr", lambda store: store.ensure_ehr(subject_id, ehr_id))
+
+    async def list_ehrs(self, *, limit: int = 100, cursor: str | None = None) -> EhrPage:
+        return await self._ask("list_ehrs", lambda store: store.list_ehrs(limit=limit, cursor=cursor))
+
+    async def list_objects(self, ehr_id: str) -> list[str]:
+        return await self._ask("list_objects", lambda store: store.list_objects(ehr_id))
+
+    async def system_id(self, ehr_id: str) -> str:
+        return await self._ask("system_id", lambda store: store.system_id(ehr_id))
+
+    async def find_template(self, template_id: str) -> str | None:
+        return await self._ask("find_template", lambda store: store.find_template(template_id))
 
     async def ensure_template(self, template_id: str, operational_template: str) -> None:
         return await self._tell("ensure_template", lambda s: s.ensure_template(template_id, operational_template))

@@ -16,7 +16,7 @@ import httpx2
 from anyio.from_thread import BlockingPortal
 from fastapi import FastAPI
 
-BACKGROUND_TASKS = frozenset({"sweep", "sealer", "letter-template", "feed", "outbox", "outbox-delivery"})
+BACKGROUND_TASKS = frozenset({"sweep", "sealer", "letter-template", "feed", "outbox", "outbox-delivery", "home"})
 LASTING_TASKS = frozenset({"sweep", "sealer", "feed", "outbox"})
 """Those that work as long as the application does."""
 

@@ -2,25 +2,22 @@
 
 import asyncio
 import contextlib
+import signal
 from collections.abc import AsyncIterator, Callable, Mapping
+from functools import partial
 
 import structlog
-import swagger_ui_bundle
-from fastapi import APIRouter, Depends, FastAPI
-from fastapi.openapi.docs import get_swagger_ui_html
+from fastapi import FastAPI
 from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 from starlette.middleware.cors import CORSMiddleware
-from starlette.responses import HTMLResponse, RedirectResponse
-from starlette.staticfiles import StaticFiles
 
 import quill.tables  # noqa: F401 - foreign keys name tables of other slices
 from quill import published
-from quill.access.guards import Public
 from quill.accounts.routes import router as accounts_router
 from quill.actor import Actor
 from quill.adapters.fhir.embedded import EmbeddedFhirStore
-from quill.adapters.home import RecordsElsewhere, check_home
+from quill.adapters.home import RecordsElsewhere, check_home, refusing_moved
 from quill.adapters.mail.log import LogMailer
 from quill.adapters.mail.smtp import SmtpMailer
 from quill.adapters.openehr.embedded import EmbeddedOpenEhrStore
@@ -80,14 +77,9 @@ __all__ = [
 ]
 
 SWEEP_SECONDS = 5.0
+HOME_SECONDS = 2.0
 SWEEP_AFTER_START_SECONDS = 0.5
 TEMPLATE_RETRY_SECONDS = 5.0
-
-DOCS_CONTENT_POLICY = (
-    "default-src 'none'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
-    "connect-src 'self'; frame-ancestors 'none'"
-)
-"""The interactive pages run scripts; they exist in development only."""
 
 ROUTERS = (
     health_router,
@@ -126,14 +118,16 @@ def build_services(settings: Settings, database: Database | None = None) -> Serv
     database = database or Database(settings.resolved_database_url, pool_size=settings.database_pool_size)
     fhir, openehr = remote_fhir(settings, database), remote_openehr(settings, database)
     shared = _open_shared(settings)
+    former = frozenset(settings.openehr_former_systems)
     return Services(
         settings=settings,
         database=database,
         recorder=GroupRecorder(database),
         fhir_for=fhir.store_for if fhir else EmbeddedFhirStore,
-        openehr_for=openehr.store_for if openehr else EmbeddedOpenEhrStore,
+        openehr_for=openehr.store_for if openehr else partial(EmbeddedOpenEhrStore, former_systems=former),
         signals=shared.signals if shared else InProcessSignals(),
         shared=shared,
+        refuse_moved=refusing_moved(settings),
         closers=[elsewhere.close for elsewhere in (fhir, openehr, shared) if elsewhere is not None],
     )
 
@@ -178,7 +172,7 @@ def create_app(settings: Settings, *, open_services: Callable[[Settings], Servic
     for router in ROUTERS:
         app.include_router(router)
     if not settings.is_production:
-        _add_interactive_pages(app)
+        published.add_interactive_pages(app)
     published.install(app)
     if settings.cors_origins:
         app.add_middleware(
@@ -217,6 +211,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     tasks = [
         asyncio.create_task(_sweep_for_ever(services), name="sweep"),
         asyncio.create_task(_ensure_letter_template(services), name="letter-template"),
+        asyncio.create_task(_stop_when_moved(services), name="home"),
         asyncio.create_task(_follow_patients(services), name="follow"),
         asyncio.create_task(run_sealer(services.database, services.settings.resolved_anchor_file), name="sealer"),
     ]
@@ -319,6 +314,23 @@ async def _refuse_moved_records(services: Services) -> None:
         raise
 
 
+async def _stop_when_moved(services: Services) -> None:
+    """Stop the process once the records have moved: from then on what it shows is old, and what it writes is refused.
+
+    Whoever starts it again is told which settings are missing.
+    """
+    while True:
+        await asyncio.sleep(HOME_SECONDS)
+        try:
+            await check_home(services.database, services.settings)
+        except RecordsElsewhere as error:
+            log.error("records_elsewhere", remedy=str(error))
+            signal.raise_signal(signal.SIGTERM)
+            return
+        except Exception as error:  # noqa: BLE001 - the database may be away for a while; looking again outlives that
+            log.warning("home_not_checked", cause=where(error))
+
+
 async def _follow_patients(services: Services) -> None:
     """Keep the list up to date with changes made straight in a FHIR server; embedded records change through us only."""
     if services.settings.fhir_url is not None and services.settings.clinical_services_enabled:
@@ -346,29 +358,6 @@ async def _ensure_letter_template(services: Services) -> None:
             await asyncio.sleep(TEMPLATE_RETRY_SECONDS)
         else:
             return
-
-
-def _add_interactive_pages(app: FastAPI) -> None:
-    router = APIRouter(include_in_schema=False, dependencies=[Depends(Public("development only"))])
-
-    @router.get("/")
-    async def home() -> RedirectResponse:
-        return RedirectResponse("/api/docs")
-
-    @router.get("/api/docs")
-    async def interactive_docs() -> HTMLResponse:
-        page = get_swagger_ui_html(
-            openapi_url="/api/openapi.json",
-            title="Quill API",
-            swagger_js_url="/api/docs/static/swagger-ui-bundle.js",
-            swagger_css_url="/api/docs/static/swagger-ui.css",
-            swagger_favicon_url="/api/docs/static/favicon-32x32.png",
-        )
-        page.headers["Content-Security-Policy"] = DOCS_CONTENT_POLICY
-        return page
-
-    app.include_router(router)
-    app.mount("/api/docs/static", StaticFiles(directory=str(swagger_ui_bundle.swagger_ui_path)), name="docs-static")
 
 
 def from_environment() -> FastAPI:

@@ -7,17 +7,27 @@ the edge can answer. ``docs/reference/openapi.json`` is this, committed.
 from importlib.metadata import version
 from typing import Any
 
-from fastapi import FastAPI
+import swagger_ui_bundle
+from fastapi import APIRouter, Depends, FastAPI
 from fastapi.dependencies.models import Dependant
+from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute, iter_route_contexts
+from starlette.responses import HTMLResponse, RedirectResponse
+from starlette.staticfiles import StaticFiles
 
-from quill.access.guards import Guard, PatientReadGuard, PatientWriteGuard, PublicMark
+from quill.access.guards import Guard, PatientReadGuard, PatientWriteGuard, Public, PublicMark
 from quill.auth.cookies import ACCESS_COOKIE, CSRF_HEADER
 from quill.edge.middleware import SAFE_METHODS
 from quill.edge.problems import PROBLEM_MEDIA_TYPE, FieldError, Problem
 
 VERSION = version("quill")
+
+DOCS_CONTENT_POLICY = (
+    "default-src 'none'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
+    "connect-src 'self'; frame-ancestors 'none'"
+)
+"""The interactive pages run scripts; they exist in development only."""
 
 SECURITY_SCHEMES = {
     "login": {"type": "apiKey", "in": "cookie", "name": ACCESS_COOKIE, "description": "Set by `POST /api/auth/login`."},
@@ -97,3 +107,27 @@ def _complete(operation: dict[str, Any], guards: list[Guard | PublicMark], *, is
 def _answer(responses: dict[str, Any], status: str, description: str) -> None:
     known = responses.setdefault(status, {"description": description})
     known["content"] = {PROBLEM_MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
+
+
+def add_interactive_pages(app: FastAPI) -> None:
+    """Add the pages on which developers try the API out, and send whoever comes to ``/`` there."""
+    router = APIRouter(include_in_schema=False, dependencies=[Depends(Public("development only"))])
+
+    @router.get("/")
+    async def home() -> RedirectResponse:
+        return RedirectResponse("/api/docs")
+
+    @router.get("/api/docs")
+    async def interactive_docs() -> HTMLResponse:
+        page = get_swagger_ui_html(
+            openapi_url="/api/openapi.json",
+            title="Quill API",
+            swagger_js_url="/api/docs/static/swagger-ui-bundle.js",
+            swagger_css_url="/api/docs/static/swagger-ui.css",
+            swagger_favicon_url="/api/docs/static/favicon-32x32.png",
+        )
+        page.headers["Content-Security-Policy"] = DOCS_CONTENT_POLICY
+        return page
+
+    app.include_router(router)
+    app.mount("/api/docs/static", StaticFiles(directory=str(swagger_ui_bundle.swagger_ui_path)), name="docs-static")

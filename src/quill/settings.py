@@ -49,6 +49,11 @@ class Settings(BaseSettings):
     )
     openehr_user: str | None = Field(None, description="Basic authentication user for EHRbase.")
     openehr_password: SecretStr | None = Field(None, description="Basic authentication password for EHRbase.")
+    openehr_former_systems: list[str] = Field(
+        default=["quill.local"],
+        description="System ids letters had before they moved here, as a JSON list: a version uid that somebody noted "
+        "with one of them stays good. `quill copy-clinical` says when one is to be added.",
+    )
     clinical_timeout_seconds: float = Field(
         8.0, gt=0, le=20, description="How long one call to the FHIR or openEHR server may take, repetitions included."
     )

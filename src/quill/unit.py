@@ -45,6 +45,14 @@ class AuditRecorder(Protocol):
         ...
 
 
+RefuseMoved = Callable[[AsyncSession], Awaitable[None]]
+"""Raises ``RecordsMoving`` for a clinical write by a process whose records are moved elsewhere, or have been."""
+
+
+async def nothing_moves(_session: AsyncSession) -> None:
+    """Refuse nothing."""
+
+
 @dataclass(frozen=True, slots=True)
 class Services:
     """What the assembly put together once per process."""
@@ -54,6 +62,7 @@ class Services:
     recorder: AuditRecorder
     fhir_for: Callable[[AsyncSession], FhirStore]
     openehr_for: Callable[[AsyncSession], OpenEhrStore]
+    refuse_moved: RefuseMoved = nothing_moves
     signals: Signals = field(default_factory=InProcessSignals)
     shared: Shared | None = None
     closers: Sequence[Callable[[], Awaitable[None]]] = ()

@@ -18,7 +18,7 @@ import re
 import secrets
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
-from typing import cast
+from typing import Any, cast
 from urllib.parse import parse_qsl
 
 import httpx2
@@ -29,7 +29,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from quill.adapters.fhir.embedded import EmbeddedFhirStore
-from quill.adapters.fhir.models import FhirResourceVersion
+from quill.adapters.fhir.models import FhirResource, FhirResourceVersion
 from quill.errors import InvalidRecord, StaleEdit
 from quill.kit.database import Database
 from quill.kit.documents import Document, dumps, loads
@@ -49,6 +49,8 @@ class FhirServer:
         kept_searches: the result of each search that can still be paged through.
         largest_page: how many entries a page may have.
         is_strict: whether it takes a condition as RFC 9110 has it, and not as HAPI FHIR does.
+        checks_references: whether it refuses references to what is not there, as HAPI FHIR does, and to delete what is
+            referred to.
     """
 
     def __init__(self, database_url: str) -> None:
@@ -57,6 +59,7 @@ class FhirServer:
         self.kept_searches: dict[str, list[StoredResource]] = {}
         self.largest_page = LARGEST_PAGE
         self.is_strict = False
+        self.checks_references = False
         self._recent: dict[tuple[str, bytes], str] = {}
         self._busy: set[str] = set()
         self._counted: dict[str, int] = {}
@@ -95,6 +98,8 @@ class FhirServer:
         if asked.method == "PUT":
             return await self._put(asked, loads(body))
         async with self._opened() as store:
+            if asked.method == "DELETE" and await self._is_referred_to(f"{resource_type}/{resource_id}"):
+                return _outcome(409, "HAPI-0550: HAPI-0515: Unable to delete because another resource refers to it")
             if asked.method == "DELETE":
                 await store.delete(resource_type, resource_id)
                 return _outcome(200, "Successfully deleted 1 resource(s).")
@@ -132,9 +137,20 @@ class FhirServer:
             if not self._meets(asked.headers.get("if-match"), versions):
                 return _outcome(412 if self.is_strict else 409, "HAPI-0989: this is not the current version")
             before = versions[0].document if versions else {}
+            for reference in references_in(document) if self.checks_references else ():
+                its_type, _, its_id = reference.partition("/")
+                if await store.find(cast("ResourceType", its_type), its_id) is None:
+                    return _outcome(400, f"HAPI-1094: Resource {reference} not found")
             stored = await store.write(_taken_in(document, before, asked))
         is_new = not versions or versions[0].is_deleted
         return _answer(201 if is_new else 200, _shown(stored))
+
+    async def _is_referred_to(self, name: str) -> bool:
+        if not self.checks_references:
+            return False
+        query = sa.select(FhirResource.document).where(FhirResource.is_deleted.is_(False))
+        async with self._database.reading() as session:
+            return any(name in references_in(loads(text)) for text in await session.scalars(query))
 
     def _meets(self, condition: str | None, versions: list[StoredResource]) -> bool:
         if condition is None:
@@ -246,6 +262,16 @@ class FhirServer:
                     return _outcome(410, f"Resource was deleted at {version.last_updated.isoformat()}")
                 return _answer(200, _shown(version))
         return _outcome(404, "HAPI-0979: Version is not valid for resource")
+
+
+def references_in(value: Any, name: str = "") -> list[str]:
+    """Return the references of a document to resources of the same server."""
+    if isinstance(value, dict):
+        return [found for its_name, part in value.items() for found in references_in(part, its_name)]
+    if isinstance(value, list):
+        return [found for part in value for found in references_in(part)]
+    is_one = name == "reference" and isinstance(value, str) and value.partition("/")[0] in _TYPES
+    return [value] if is_one else []
 
 
 def _version_of(row: FhirResourceVersion) -> StoredResource:

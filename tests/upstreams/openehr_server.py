@@ -262,6 +262,13 @@ class OpenEhrServer:
     async def _query(self, request: Request) -> Response:
         asked = await _document(request)
         aql, parameters = asked["q"], asked["query_parameters"]
+        start, end = asked["offset"], asked["offset"] + asked["fetch"]
+        if "CONTAINS" not in aql:
+            rows = await self._ehr_rows(aql, parameters)
+            return json_of({"q": aql, "columns": [], "rows": rows[start:end]})
+        if "ORDER BY c/uid/value" in aql:
+            rows = await self._object_rows(parameters)
+            return json_of({"q": aql, "columns": [], "rows": rows[start:end]})
         parts = ("c/archetype_details/template_id/value = $template_id", "ORDER BY c/context/start_time DESC")
         if not all(part in aql for part in parts):
             raise Refusal(400, "Could not parse AQL query")
@@ -276,8 +283,25 @@ class OpenEhrServer:
         async with self._database.reading() as session:
             found = (await session.execute(query.order_by(second.desc(), sa.func.random()))).all()
         rows = [_row(each.ehr_id, loads(each.document)) for each in found if each.object_id not in self._deletions]
-        start = asked["offset"]
-        return json_of({"q": aql, "columns": [], "rows": rows[start : start + asked["fetch"]]})
+        return json_of({"q": aql, "columns": [], "rows": rows[start:end]})
+
+    async def _ehr_rows(self, aql: str, parameters: Document) -> list[Any]:
+        assert "external_ref/namespace = $namespace" in aql
+        assert aql.endswith("ORDER BY e/ehr_id/value")
+        query = sa.select(Ehr.ehr_id, Ehr.subject_id).order_by(Ehr.ehr_id)
+        if "e/ehr_id/value > $after" in aql:
+            query = query.where(Ehr.ehr_id > parameters["after"])
+        async with self._database.reading() as session:
+            return [list(row) for row in await session.execute(query)]
+
+    async def _object_rows(self, parameters: Document) -> list[Any]:
+        query = sa.select(Composition.object_id, Composition.version).where(
+            Composition.is_latest, Composition.ehr_id == parameters["ehr_id"]
+        )
+        async with self._database.reading() as session:
+            found = (await session.execute(query.order_by(Composition.object_id))).all()
+        kept = [row for row in found if row.object_id not in self._deletions]
+        return [[parameters["ehr_id"], f"{row.object_id}::{SYSTEM_ID}::{row.version}"] for row in kept]
 
     async def _versions(self, request: Request, object_id: str) -> list[StoredComposition]:
         async with self._database.reading() as session:

@@ -5,6 +5,7 @@ settings is refused until ``quill copy-clinical`` has moved the records.
 """
 
 import datetime
+from collections.abc import Awaitable, Callable
 from typing import Literal
 
 import sqlalchemy as sa
@@ -14,6 +15,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from quill.adapters.fhir.models import FhirResource
 from quill.adapters.openehr.models import Composition
+from quill.errors import RecordsMoving
 from quill.kit import clock
 from quill.kit.database import Base, Database
 from quill.settings import Settings
@@ -24,14 +26,32 @@ Place = Literal["embedded", "remote"]
 SETTING_NAMES: dict[Store, str] = {"fhir": "QUILL_FHIR_URL", "openehr": "QUILL_OPENEHR_URL"}
 
 
+_NO_SYNC = {"synchronize_session": False}
+
+
+class AnotherMove(Exception):
+    """Somebody else is moving the records just now."""
+
+
 class ClinicalHome(Base):
-    """Where the records of one store live: ``embedded`` in this database, or ``remote``."""
+    """Where the records of one store live: ``embedded`` in this database, or ``remote``.
+
+    ``mover`` is who moves them elsewhere just now, believed to be at it until ``moving_until``.
+    """
 
     __tablename__ = "clinical_home"
 
     store: Mapped[str] = mapped_column(sa.String(20), primary_key=True)
     place: Mapped[str] = mapped_column(sa.String(20))
     since: Mapped[datetime.datetime]
+    mover: Mapped[str | None] = mapped_column(sa.String(36))
+    moving_until: Mapped[datetime.datetime | None]
+
+
+MOVE_LEASE = datetime.timedelta(seconds=30)
+"""How long a mover is believed to be at it without saying so again."""
+MOVE_GRACE = datetime.timedelta(seconds=10)
+"""How much longer writers wait than the mover counts on: clocks of several hosts differ."""
 
 
 class RecordsElsewhere(Exception):
@@ -78,6 +98,54 @@ async def move_home(session: AsyncSession, store: Store, place: Place) -> None:
             where=ClinicalHome.place != statement.excluded.place,
         )
     )
+
+
+def refusing_moved(settings: Settings) -> Callable[[AsyncSession], Awaitable[None]]:
+    """Return what refuses clinical writes that would end up where the records do not live any more.
+
+    Awaited inside a write's transaction, it holds a move up until that transaction is over, so that a write either
+    comes before the last look at the old store or is refused.
+    """
+    here = configured(settings)
+
+    async def refuse(session: AsyncSession) -> None:
+        columns = (ClinicalHome.store, ClinicalHome.place, ClinicalHome.moving_until)
+        for row in await session.execute(sa.select(*columns).with_for_update(read=True)):
+            is_moving = row.moving_until is not None and clock.now() < row.moving_until + MOVE_GRACE
+            if here.get(row.store) != row.place or is_moving:
+                raise RecordsMoving
+
+    return refuse
+
+
+async def begin_move(session: AsyncSession, mover: str) -> None:
+    """Stop new clinical writes until the lease runs out.
+
+    Raises:
+        AnotherMove: somebody else is at it, or was until a moment ago.
+    """
+    now = clock.now()
+    is_free = ClinicalHome.moving_until.is_(None) | (ClinicalHome.moving_until < now - MOVE_GRACE)
+    statement = sa.update(ClinicalHome).where(is_free | (ClinicalHome.mover == mover))
+    statement = statement.values(mover=mover, moving_until=now + MOVE_LEASE)
+    taken = (await session.execute(statement.returning(ClinicalHome.store), execution_options=_NO_SYNC)).all()
+    if len(taken) < len(SETTING_NAMES):
+        raise AnotherMove
+
+
+async def renew_move(session: AsyncSession, mover: str) -> bool:
+    """Go on holding clinical writes up; ``False`` when the lease has run out, so that there may have been some."""
+    now = clock.now()
+    mine = (ClinicalHome.mover == mover, ClinicalHome.moving_until > now)
+    statement = sa.update(ClinicalHome).where(*mine).values(moving_until=now + MOVE_LEASE).returning(ClinicalHome.store)
+    return bool((await session.execute(statement, execution_options=_NO_SYNC)).all())
+
+
+async def end_move(session: AsyncSession, mover: str) -> None:
+    """Let clinical writes through again."""
+    mine = ClinicalHome.mover == mover
+    statement = sa.update(ClinicalHome).where(mine).values(mover=None, moving_until=None)
+    await session.execute(statement, execution_options=_NO_SYNC)
 
 
 async def _known(session: AsyncSession) -> dict[str, str]:

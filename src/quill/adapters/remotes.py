@@ -66,7 +66,11 @@ def remote_openehr(settings: Settings, database: Database) -> Remote[OpenEhrStor
         auth=(user, password.get_secret_value()) if user is not None and password is not None else None,
         deadline_seconds=settings.clinical_timeout_seconds,
     )
-    return Remote(upstream, lambda session: RemoteOpenEhrStore(upstream, let_go=_letting_go(database, session)))
+    former = frozenset(settings.openehr_former_systems)
+    return Remote(
+        upstream,
+        lambda session: RemoteOpenEhrStore(upstream, let_go=_letting_go(database, session), former_systems=former),
+    )
 
 
 def _letting_go(database: Database, session: AsyncSession) -> Callable[[], Awaitable[None]]:

@@ -122,6 +122,21 @@ def reconcile(
 
 
 @app.command()
+def copy_clinical(
+    to_fhir: Annotated[str | None, typer.Option(help="Base URL of the FHIR server the FHIR records go to.")] = None,
+    to_openehr: Annotated[str | None, typer.Option(help="Base URL of the EHRbase the letters go to.")] = None,
+    to_embedded: Annotated[
+        bool, typer.Option("--to-embedded", help="The way back: from the servers the settings name into the database.")
+    ] = False,
+    verify: Annotated[bool, typer.Option("--verify", help="Only compare both sides; copy and move nothing.")] = False,
+) -> None:
+    """Move clinical records to other servers, or back; start it again if it was cut off, it goes on from there."""
+    from quill.cli import copying
+
+    copying.copy_clinical(copying.Wanted(to_fhir, to_openehr, to_embedded=to_embedded, verifies=verify))
+
+
+@app.command()
 def rebuild_projection() -> None:
     """Make the conversations' tables anew from the FHIR store alone."""
     from quill.cli import projection

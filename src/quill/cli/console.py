@@ -23,14 +23,14 @@ def fail(sentence: str) -> typer.Exit:
     return typer.Exit(1)
 
 
-def read_settings() -> Settings:
-    """Return the settings of the environment.
+def read_settings(**given: str | None) -> Settings:
+    """Return the settings of the environment; those given by name and not ``None`` come before it.
 
     Raises:
         Exit: 1, a setting is wrong; says which, never with its value.
     """
     try:
-        settings = Settings()
+        settings = Settings(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
     except ValidationError as error:
         for problem in error.errors(include_input=False, include_url=False, include_context=False):
             place = ".".join(str(part) for part in problem["loc"])
@@ -41,8 +41,12 @@ def read_settings() -> Settings:
 
 
 @asynccontextmanager
-async def open_services(settings: Settings) -> AsyncIterator[Services]:
+async def open_services(settings: Settings, *, is_home_checked: bool = True) -> AsyncIterator[Services]:
     """Open the database and stores for a command, refusing tables that are not this program's.
+
+    Args:
+        settings: which database and stores.
+        is_home_checked: whether records that live elsewhere than the settings say are refused, too.
 
     Raises:
         Exit: 1, the tables are missing, behind or ahead.
@@ -54,7 +58,8 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
     try:
         try:
             await runner.require_current(services.database)
-            await require_records(services)
+            if is_home_checked:
+                await require_records(services)
         except (runner.WrongSchema, RecordsElsewhere) as error:
             raise fail(str(error)) from None
         yield services

@@ -82,6 +82,7 @@ from quill.errors.outages import (
     OpenEhrRefused,
     OpenEhrUnavailable,
     Overloaded,
+    RecordsMoving,
     SecondFactorUnreadable,
     ServerStopping,
 )
@@ -219,6 +220,7 @@ __all__ = [
     "PreconditionRequired",
     "QuillError",
     "ReauthenticationRequired",
+    "RecordsMoving",
     "RegistrationTaken",
     "RequestInProgress",
     "RoleMissing",

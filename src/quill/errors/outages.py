@@ -15,6 +15,12 @@ class OpenEhrUnavailable(Unavailable):
     code, sentence = "openehr_unavailable", "The letter store is not available right now"
 
 
+class RecordsMoving(Unavailable):
+    """Clinical records are being moved to another store, or have been, and this process still runs on the old one."""
+
+    code, sentence = "records_moving", "Records are being moved to another store; try again in a few minutes"
+
+
 class DatabaseUnavailable(Unavailable):
     """The application database does not answer."""
 

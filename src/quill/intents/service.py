@@ -107,10 +107,12 @@ async def perform(unit: Unit, actor: Actor, wish: Wish) -> Document:
 
     Raises:
         RequestInProgress: 409, another open intent holds one of the claims or the idempotency key.
-        Unavailable: 503 or 502, the store did not take it; nothing is shown of it unless it arrived all the same.
+        Unavailable: 503 or 502, the store did not take it; nothing is shown of it unless it arrived all the same. Or
+            the records are just being moved to another store.
         QuillError: whatever the store refuses the record for.
     """
     kind, joins = wish.kind, wish.kind.joins_transaction(unit)
+    await unit.services.refuse_moved(unit.session)
     if joins and wish.idempotency_key is None:
         payload = steps.with_written(wish.payload, await kind.write(unit, wish.payload))
         return await kind.project(unit, actor, payload)

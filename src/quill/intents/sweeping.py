@@ -69,6 +69,8 @@ async def sweep(services: Services, kinds: Mapping[str, Kind]) -> int:
 async def _take_orphan(services: Services) -> _Orphan | None:
     """Take the intent that has waited longest; one at a time, so that no lease runs out while it waits for its turn."""
     async with open_unit(services, RequestFacts(request_id="sweep", source="sweep")) as unit:
+        # A process still on the old store would look there, find nothing, and give up what arrived in the new one.
+        await services.refuse_moved(unit.session)
         intent = await queries.lock_expired(unit.session, clock.now())
         if intent is None:
             return None

@@ -201,6 +201,14 @@ async def known_versions(session: AsyncSession, patient_ids: Sequence[str]) -> d
     return {row.patient_id: row.version for row in await session.execute(statement)}
 
 
+async def known_times(session: AsyncSession, patient_ids: Sequence[str]) -> dict[str, tuple[int, datetime.datetime]]:
+    """Return version and last update the list holds of the patients given that it knows."""
+    statement = sa.select(PatientIndex.patient_id, PatientIndex.version, PatientIndex.last_updated).where(
+        PatientIndex.patient_id.in_(patient_ids)
+    )
+    return {row.patient_id: (row.version, row.last_updated) for row in await session.execute(statement)}
+
+
 def mark_deleted(patient_id: PatientId, version: int) -> sa.UpdateBase:
     """Take a patient whose resource was deleted out of the lists; returns the id when there was something to do."""
     return (

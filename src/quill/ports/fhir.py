@@ -147,6 +147,19 @@ class FhirStore(Protocol):
         """Return every version, newest first; empty when the resource never was."""
         ...
 
+    async def all_versions(
+        self, resource_type: ResourceType, *, limit: int = 100, cursor: str | None = None
+    ) -> ResourcePage:
+        """Return one page of every version of every resource of a type, deletions too; follow ``next_cursor``.
+
+        For copying and comparing whole stores. The order is the store's own. What was there at the first page is told,
+        some of it perhaps twice; what is written meanwhile may be missing.
+
+        Raises:
+            InvalidCursor: 422, the cursor is not one of this store's.
+        """
+        ...
+
     async def delete(self, resource_type: ResourceType, resource_id: str) -> None:
         """Delete logically: history stays, ``find`` answers ``None``. Deleting what is not there is harmless."""
         ...

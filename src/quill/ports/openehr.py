@@ -57,6 +57,14 @@ class CompositionPage:
     next_cursor: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class EhrPage:
+    """EHRs as pairs of EHR id and subject id, by EHR id, and the opaque cursor of the next page when there is one."""
+
+    ehrs: list[tuple[str, str]] = field(default_factory=list)
+    next_cursor: str | None = None
+
+
 class OpenEhrStore(Protocol):
     """An openEHR server, embedded or remote.
 
@@ -73,8 +81,32 @@ class OpenEhrStore(Protocol):
         """Return the id of the EHR whose subject is this patient (namespace ``fhir``), or ``None``."""
         ...
 
-    async def ensure_ehr(self, subject_id: str) -> str:
-        """Return the id of the patient's EHR, making it when there is none; two callers at once get the same one."""
+    async def ensure_ehr(self, subject_id: str, ehr_id: str | None = None) -> str:
+        """Return the id of the patient's EHR, making it when there is none; two callers at once get the same one.
+
+        Args:
+            subject_id: the patient.
+            ehr_id: the id a new one is to have (a UUID); the store's own choice when left out.
+
+        Raises:
+            OpenEhrRefused: 502, another patient's EHR has that id.
+        """
+        ...
+
+    async def list_ehrs(self, *, limit: int = 100, cursor: str | None = None) -> EhrPage:
+        """Return one page of every EHR whose subject is a patient (namespace ``fhir``).
+
+        Raises:
+            InvalidCursor: 422, the cursor is not one of this store's.
+        """
+        ...
+
+    async def system_id(self, ehr_id: str) -> str:
+        """Return what the store calls itself in the version uids it makes, as it says of one of its EHRs.
+
+        Raises:
+            OpenEhrRefused: 502, there is no such EHR.
+        """
         ...
 
     async def ensure_template(self, template_id: str, operational_template: str) -> None:
@@ -87,6 +119,10 @@ class OpenEhrStore(Protocol):
 
     async def list_templates(self) -> list[str]:
         """Return the ids of the templates the store knows, sorted."""
+        ...
+
+    async def find_template(self, template_id: str) -> str | None:
+        """Return an operational template the store knows (ADL 1.4, XML), which may be written anew; else ``None``."""
         ...
 
     async def write(
@@ -111,11 +147,19 @@ class OpenEhrStore(Protocol):
         ...
 
     async def find(self, ehr_id: str, uid: CompositionUid) -> StoredComposition | None:
-        """Return a version by version uid, or the newest by object id; ``None`` when this EHR has no such one."""
+        """Return a version by version uid, or the newest by object id; ``None`` when this EHR has no such one.
+
+        A store knows the system ids its records were kept under before they moved to it: a version uid with one of
+        those is the version of that number, so that a uid somebody noted stays good.
+        """
         ...
 
     async def versions(self, ehr_id: str, uid: CompositionUid) -> list[StoredComposition]:
         """Return every version of the composition a version uid or object id belongs to, newest first."""
+        ...
+
+    async def list_objects(self, ehr_id: str) -> list[str]:
+        """Return the object ids of every composition of the EHR, of whatever template, sorted."""
         ...
 
     async def list_compositions(

@@ -4,6 +4,7 @@ Every write belongs to the transaction of the session it is given; committing is
 """
 
 import datetime
+import itertools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, cast
@@ -128,6 +129,44 @@ class EmbeddedFhirStore:
         rows = await self._all(queries.versions(resource_type, resource_id))
         return [_stored(resource_type, row) for row in rows]
 
+    async def all_versions(
+        self, resource_type: ResourceType, *, limit: int = 100, cursor: str | None = None
+    ) -> ResourcePage:
+        """Return one page of every version of every resource of a type, by id and version.
+
+        Raises:
+            InvalidCursor: 422, the cursor is not one of this store's.
+        """
+        try:
+            after = cast("tuple[str, int] | None", PageRequest(cursor=cursor).after(str, int))
+        except BadCursor as error:
+            raise InvalidCursor from error
+        rows = await self._all(queries.all_versions(resource_type, after, limit))
+        resources = [_stored(resource_type, row) for row in rows[:limit]]
+        last = resources[-1] if len(rows) > limit else None
+        return ResourcePage(resources, cursor_of(last.id, last.version) if last else None)
+
+    async def import_versions(self, versions: Sequence[StoredResource]) -> None:
+        """Take in further versions of one resource as they are: versions, times and deletions are kept.
+
+        Args:
+            versions: oldest first, all later than what is here of the resource.
+
+        Raises:
+            StaleEdit: 412, they do not follow what is here.
+        """
+        newest = versions[-1]
+        row = await self._first(queries.lock_current(newest.resource_type, newest.id))
+        numbers = [row.version if row is not None else 0, *(version.version for version in versions)]
+        if any(following <= number for number, following in itertools.pairwise(numbers)):
+            raise StaleEdit
+        after = NOTHING if newest.is_deleted else search_keys_of(newest.document)
+        if row is None:
+            await self._add(newest, after, versions)
+        else:
+            before = NOTHING if row.is_deleted else search_keys_of(loads(row.document))
+            await self._replace(newest, before, after, versions)
+
     async def delete(self, resource_type: ResourceType, resource_id: str) -> None:
         """Delete logically; the deletion is a version of its own. Harmless when nothing is there."""
         if not is_fhir_id(resource_id):
@@ -162,7 +201,10 @@ class EmbeddedFhirStore:
     async def _insert(self, document: Document) -> StoredResource | None:
         """Write the first version; ``None`` when the id is taken, by a deleted resource too."""
         stored = _first_version(document)
-        keys = search_keys_of(document)
+        return stored if await self._add(stored, search_keys_of(document), [stored]) else None
+
+    async def _add(self, stored: StoredResource, keys: SearchKeys, versions: Sequence[StoredResource]) -> bool:
+        """Write a new resource, its current version and all of them; tell whether its id was free."""
         row = _current_row(stored, keys)
         with _translated():
             dialect = self._session.get_bind().dialect.name
@@ -172,18 +214,25 @@ class EmbeddedFhirStore:
                 insert(_RESOURCE).on_conflict_do_nothing(), row, execution_options={"preserve_rowcount": True}
             )
             if cast("sa.CursorResult[Any]", result).rowcount == 0:
-                return None
-            await self._session.execute(sa.insert(_VERSION), _version_row(stored))
+                return False
+            await self._session.execute(sa.insert(_VERSION), [_version_row(version) for version in versions])
             if keys.many:
                 await self._session.execute(sa.insert(_SEARCH_KEY), _key_rows(stored, keys))
-        return stored
+        return True
 
-    async def _replace(self, stored: StoredResource, before: SearchKeys, after: SearchKeys) -> None:
-        """Write the next version of a resource whose row is locked."""
+    async def _replace(
+        self,
+        stored: StoredResource,
+        before: SearchKeys,
+        after: SearchKeys,
+        versions: Sequence[StoredResource] | None = None,
+    ) -> None:
+        """Write the next version of a resource whose row is locked, or several of which the last is the current one."""
+        rows = [_version_row(version) for version in versions or [stored]]
         with _translated():
             this_one = (_RESOURCE.c.resource_type == stored.resource_type) & (_RESOURCE.c.id == stored.id)
             await self._session.execute(sa.update(_RESOURCE).where(this_one).values(_current_row(stored, after)))
-            await self._session.execute(sa.insert(_VERSION), _version_row(stored))
+            await self._session.execute(sa.insert(_VERSION), rows)
             if after.many == before.many:
                 return
             its_keys = (_SEARCH_KEY.c.resource_type == stored.resource_type) & (_SEARCH_KEY.c.id == stored.id)

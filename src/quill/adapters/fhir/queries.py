@@ -58,6 +58,17 @@ def versions(resource_type: str, resource_id: str) -> Rows:
     )
 
 
+def all_versions(resource_type: str, after: tuple[str, int] | None, limit: int) -> Rows:
+    """Select one page of all versions of all resources of a type, by id and version, and one row more."""
+    version = FhirResourceVersion
+    statement = sa.select(
+        version.id, version.version, version.last_updated, version.is_deleted, version.document
+    ).where(version.resource_type == resource_type)
+    if after is not None:
+        statement = statement.where(sa.tuple_(version.id, version.version) > sa.tuple_(*after))
+    return statement.order_by(version.id, version.version).limit(limit + 1)
+
+
 def any_resource() -> sa.Select[str]:
     """Select the id of any one resource."""
     return sa.select(FhirResource.id).limit(1)

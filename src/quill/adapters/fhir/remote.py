@@ -165,6 +165,25 @@ class RemoteFhirStore:
             found.append(entry)
         return found[::-1]
 
+    async def all_versions(
+        self, resource_type: ResourceType, *, limit: int = 100, cursor: str | None = None
+    ) -> ResourcePage:
+        """Return one page of the history of a whole type, newest first; the server decides how long a page is.
+
+        Raises:
+            InvalidCursor: 422, the cursor is not one of this store's.
+        """
+        link, _ = place_in_search(cursor)
+        if link:
+            page = await self._calls.page(link, "history", resource_type)
+        else:
+            page = await self._calls.history(resource_type, count=limit) or ServerPage([], None, None)
+        found = [
+            entry if isinstance(entry, StoredResource) else await self._deleted(resource_type, entry, page.at)
+            for entry in page.entries
+        ]
+        return ResourcePage(found, cursor_of(page.next_link, 0) if page.next_link else None)
+
     async def delete(self, resource_type: ResourceType, resource_id: str) -> None:
         """Delete logically. Harmless when nothing is there."""
         if _can_be_held(resource_id):

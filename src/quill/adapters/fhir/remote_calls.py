@@ -153,11 +153,16 @@ class FhirCalls:
         return self._page(await self._send(request), "searchset", resource_type)
 
     async def history(
-        self, resource_type: ResourceType, resource_id: str | None = None, *, since: str = ALWAYS
+        self,
+        resource_type: ResourceType,
+        resource_id: str | None = None,
+        *,
+        since: str = ALWAYS,
+        count: int = HISTORY_COUNT,
     ) -> ServerPage | None:
         """Return the first page of the history of a resource, or of all of a type; ``None`` when it never was."""
         path = f"{resource_type if resource_id is None else _path(resource_type, resource_id)}/_history"
-        params = {"_count": str(HISTORY_COUNT), "_since": since}
+        params = {"_count": str(count), "_since": since}
         answer = await self._send(_get(path, params=params, expected=(200,) if resource_id is None else (200, 404)))
         if answer.status == 404:
             check_outcome(self._upstream.document_of(answer))

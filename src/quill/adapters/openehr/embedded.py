@@ -7,7 +7,7 @@ Source: openEHR REST API 1.0.2, EHR and Definition; openEHR Reference Model 1.0.
 """
 
 import hashlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, TypeAlias
 
@@ -21,7 +21,9 @@ from quill.adapters.openehr.template import check_against, read_template
 from quill.adapters.openehr.uids import (
     Uid,
     cursor_after,
+    ehr_position,
     given_uid,
+    page_of_ehrs,
     parse_uid,
     position,
     template_id_of,
@@ -34,12 +36,14 @@ from quill.kit import clock, paging
 from quill.kit.database import Base, UtcDateTime
 from quill.kit.documents import Document, NotADocument, dumps, loads
 from quill.kit.ids import CompositionUid, new_uuid
-from quill.ports.openehr import CompositionPage, CompositionSummary, StoredComposition
+from quill.ports.openehr import CompositionPage, CompositionSummary, EhrPage, StoredComposition
 from quill.ports.openehr_composition import check_composition, parse_date_time
 
 _Select: TypeAlias = sa.Select[*tuple[Any, ...]]
 _Row: TypeAlias = sa.Row[*tuple[Any, ...]]
 _NO_SYNC = {"synchronize_session": False}
+OWN_SYSTEM = "quill.local"
+"""What the store calls itself in version uids."""
 _hash_encoder = msgspec.json.Encoder(decimal_format="number", order="deterministic")
 
 
@@ -49,11 +53,15 @@ class EmbeddedOpenEhrStore:
     Args:
         session: the unit's session; its owner commits.
         system_id: the middle part of the version uids minted from now on.
+        former_systems: other system ids under which records here are known, from before they moved.
     """
 
-    def __init__(self, session: AsyncSession, system_id: str = "quill.local") -> None:
+    def __init__(
+        self, session: AsyncSession, system_id: str = OWN_SYSTEM, *, former_systems: Collection[str] = ()
+    ) -> None:
         self._session = session
         self._system_id = system_id
+        self._former_systems = former_systems
 
     @property
     def joins_transaction(self) -> bool:
@@ -65,16 +73,40 @@ class EmbeddedOpenEhrStore:
         async with _store_trouble():
             return await self._session.scalar(sa.select(Ehr.ehr_id).where(Ehr.subject_id == subject_id))
 
-    async def ensure_ehr(self, subject_id: str) -> str:
-        """Return the id of the patient's EHR, making it when there is none."""
+    async def ensure_ehr(self, subject_id: str, ehr_id: str | None = None) -> str:
+        """Return the id of the patient's EHR, making it, under the id given, when there is none.
+
+        Raises:
+            OpenEhrRefused: 502, another patient's EHR has that id.
+        """
         found = await self.find_ehr(subject_id)
         if found is not None:
             return found
-        await self._add(Ehr, {"ehr_id": new_uuid(), "subject_id": subject_id, "created_at": clock.now()})
+        await self._add(Ehr, {"ehr_id": ehr_id or new_uuid(), "subject_id": subject_id, "created_at": clock.now()})
         made = await self.find_ehr(subject_id)
         if made is None:
             raise OpenEhrRefused
         return made
+
+    async def list_ehrs(self, *, limit: int = 100, cursor: str | None = None) -> EhrPage:
+        """Return one page of every EHR, by EHR id.
+
+        Raises:
+            InvalidCursor: 422, the cursor is not one of this store's.
+        """
+        after = ehr_position(cursor)
+        query = sa.select(Ehr.ehr_id, Ehr.subject_id).order_by(Ehr.ehr_id).limit(limit + 1)
+        rows = await self._rows(query if after is None else query.where(Ehr.ehr_id > after))
+        return page_of_ehrs([(row.ehr_id, row.subject_id) for row in rows], limit)
+
+    async def system_id(self, ehr_id: str) -> str:
+        """Return the middle part of the version uids minted from now on.
+
+        Raises:
+            OpenEhrRefused: 502, there is no such EHR.
+        """
+        await self._check_ehr(ehr_id)
+        return self._system_id
 
     async def ensure_template(self, template_id: str, operational_template: str) -> None:
         """Make sure the template is known; the one already known under this id stays as it is.
@@ -96,6 +128,12 @@ class EmbeddedOpenEhrStore:
         async with _store_trouble():
             # Sorted here: databases differ in how they collate text.
             return sorted(await self._session.scalars(sa.select(OperationalTemplate.template_id)))
+
+    async def find_template(self, template_id: str) -> str | None:
+        """Return a template as it was given, or ``None``."""
+        query = sa.select(OperationalTemplate.content).where(OperationalTemplate.template_id == template_id)
+        async with _store_trouble():
+            return await self._session.scalar(query)
 
     async def write(
         self, ehr_id: str, document: Document, *, replacing: CompositionUid | None = None
@@ -129,7 +167,9 @@ class EmbeddedOpenEhrStore:
         if wanted.version is None:
             query = of_object.where(Composition.is_latest)
         else:
-            query = of_object.where(Composition.version == wanted.version, Composition.system_id == wanted.system_id)
+            query = of_object.where(Composition.version == wanted.version)
+            if wanted.system_id not in {self._system_id, *self._former_systems}:
+                query = query.where(Composition.system_id == wanted.system_id)
         rows = await self._rows(query)
         return _stored(rows[0]) if rows else None
 
@@ -140,6 +180,11 @@ class EmbeddedOpenEhrStore:
             return []
         query = _versions_of(ehr_id, wanted.object_id).order_by(Composition.version.desc())
         return [_stored(row) for row in await self._rows(query)]
+
+    async def list_objects(self, ehr_id: str) -> list[str]:
+        """Return the object ids of every composition of the EHR, sorted."""
+        query = sa.select(Composition.object_id).where(Composition.ehr_id == ehr_id, Composition.is_latest)
+        return sorted(row.object_id for row in await self._rows(query))
 
     async def list_compositions(
         self, ehr_id: str, template_id: str, *, limit: int = 100, cursor: str | None = None
@@ -184,17 +229,13 @@ class EmbeddedOpenEhrStore:
         await self._rows(sa.select(Ehr.ehr_id).limit(1))
 
     async def _check_template(self, document: Document) -> None:
-        template_id = template_id_of(document)
-        query = sa.select(OperationalTemplate.content).where(OperationalTemplate.template_id == template_id)
-        async with _store_trouble():
-            content = await self._session.scalar(query)
+        content = await self.find_template(template_id_of(document))
         if content is None:
             raise unknown_template()
         check_against(read_template(content), document)
 
     async def _write_first(self, ehr_id: str, document: Document, object_id: str) -> StoredComposition:
-        if not await self._rows(sa.select(Ehr.ehr_id).where(Ehr.ehr_id == ehr_id)):
-            raise OpenEhrRefused("The letter store does not know the health record any more")
+        await self._check_ehr(ehr_id)
         row = self._row(ehr_id, document, object_id, version=1)
         if await self._add(Composition, row):
             return _stored_of(row)
@@ -220,14 +261,20 @@ class EmbeddedOpenEhrStore:
             if following.content_hash != row["content_hash"]:
                 raise StaleEdit
             return _stored(following)
-        async with _store_trouble():
-            was_latest = sa.update(Composition).where(
-                Composition.object_id == replaced.object_id, Composition.is_latest
-            )
-            await self._session.execute(was_latest.values(is_latest=False), execution_options=_NO_SYNC)
+        await self._outdate(replaced.object_id)
         if not await self._add(Composition, row):
             raise StaleEdit
         return _stored_of(row)
+
+    async def _check_ehr(self, ehr_id: str) -> None:
+        if not await self._rows(sa.select(Ehr.ehr_id).where(Ehr.ehr_id == ehr_id)):
+            raise OpenEhrRefused("The letter store does not know the health record any more")
+
+    async def _outdate(self, object_id: str) -> None:
+        """Make room for a newest version."""
+        was_latest = sa.update(Composition).where(Composition.object_id == object_id, Composition.is_latest)
+        async with _store_trouble():
+            await self._session.execute(was_latest.values(is_latest=False), execution_options=_NO_SYNC)
 
     async def _lock_composition(self, ehr_id: str, object_id: str) -> bool:
         """Serialise writers of one composition; tell whether this EHR has it.

@@ -10,11 +10,12 @@ Source: openEHR AQL 1.1; openEHR REST API 1.0.2, *Query*.
 import datetime
 from typing import Any
 
-from quill.adapters.openehr.uids import cursor_after, is_uuid, parse_uid, position
+from quill.adapters.openehr.answers import SUBJECT_NAMESPACE
+from quill.adapters.openehr.uids import cursor_after, ehr_position, is_uuid, page_of_ehrs, parse_uid, position
 from quill.adapters.openehr.wire import Wire, refused
 from quill.kit import clock, paging
 from quill.kit.ids import CompositionUid
-from quill.ports.openehr import CompositionPage, CompositionSummary
+from quill.ports.openehr import CompositionPage, CompositionSummary, EhrPage
 from quill.ports.openehr_composition import parse_date_time
 
 SPARE_ROWS = 32
@@ -29,6 +30,16 @@ WHERE e/ehr_id/value = $ehr_id AND c/archetype_details/template_id/value = $temp
 # The date-time itself and not its text, which sorts wrongly as soon as time zones differ.
 _BEFORE = " AND c/context/start_time < $before"
 _ORDER = " ORDER BY c/context/start_time DESC"
+
+OBJECTS_AT_ONCE = 500
+_OBJECTS = """\
+SELECT e/ehr_id/value AS ehr_id, c/uid/value AS uid
+FROM EHR e CONTAINS COMPOSITION c WHERE e/ehr_id/value = $ehr_id ORDER BY c/uid/value"""
+_EHRS = """\
+SELECT e/ehr_id/value AS ehr_id, e/ehr_status/subject/external_ref/id/value AS subject_id
+FROM EHR e WHERE e/ehr_status/subject/external_ref/namespace = $namespace"""
+_EHRS_AFTER = " AND e/ehr_id/value > $after"
+_EHRS_ORDER = " ORDER BY e/ehr_id/value"
 
 
 async def list_page(wire: Wire, ehr_id: str, template_id: str, *, limit: int, cursor: str | None) -> CompositionPage:
@@ -54,6 +65,45 @@ async def list_page(wire: Wire, ehr_id: str, template_id: str, *, limit: int, cu
             return _page(left, limit)
         # A page's worth of letters was begun within one second.
         fetch *= 2
+
+
+async def list_ehrs(wire: Wire, *, limit: int, cursor: str | None) -> EhrPage:
+    """Return one page of every EHR of a patient, by EHR id.
+
+    Raises:
+        InvalidCursor: 422, the cursor is not one of this list's.
+    """
+    after = ehr_position(cursor)
+    parameters = {"namespace": SUBJECT_NAMESPACE} | ({"after": after} if after is not None else {})
+    aql = _EHRS + (_EHRS_AFTER if after is not None else "") + _EHRS_ORDER
+    rows = await wire.query(aql, parameters, fetch=limit + 1)
+    return page_of_ehrs([_ehr(row) for row in rows], limit)
+
+
+async def list_objects(wire: Wire, ehr_id: str) -> list[str]:
+    """Return the object ids of every composition of an EHR, sorted."""
+    found: set[str] = set()
+    while True:
+        rows = await wire.query(_OBJECTS, {"ehr_id": ehr_id}, fetch=OBJECTS_AT_ONCE, offset=len(found))
+        found.update(_object_id(row, ehr_id) for row in rows)
+        if len(rows) < OBJECTS_AT_ONCE:
+            return sorted(found)
+
+
+def _ehr(row: Any) -> tuple[str, str]:
+    """Return EHR id and subject id of a row."""
+    if not isinstance(row, list) or len(row) != 2 or not is_uuid(row[0]) or not isinstance(row[1], str):
+        raise refused("ehr_row")
+    return row[0], row[1]
+
+
+def _object_id(row: Any, ehr_id: str) -> str:
+    if not isinstance(row, list) or len(row) != 2 or row[0] != ehr_id:
+        raise refused("row_of_another")
+    uid = parse_uid(row[1]) if isinstance(row[1], str) else None
+    if uid is None:
+        raise refused("row")
+    return uid.object_id
 
 
 def _page(left: list[CompositionSummary], limit: int) -> CompositionPage:

@@ -9,10 +9,10 @@ Source: openEHR REST API 1.0.2, EHR, Query and Definition; openEHR Reference Mod
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 
 from quill.adapters.openehr.answers import SUBJECT_NAMESPACE, ehr_status, kept_versions, stored_version, uid_of
-from quill.adapters.openehr.listing import list_page
+from quill.adapters.openehr.listing import list_ehrs, list_objects, list_page
 from quill.adapters.openehr.sameness import is_same_content
 from quill.adapters.openehr.template import Template, check_against, read_template
 from quill.adapters.openehr.uids import (
@@ -30,7 +30,7 @@ from quill.adapters.upstream import Upstream
 from quill.errors import InvalidRecord, LetterNotFound, OpenEhrRefused, StaleEdit
 from quill.kit.documents import Document, dumps
 from quill.kit.ids import CompositionUid, is_fhir_id, new_uuid
-from quill.ports.openehr import CompositionPage, StoredComposition
+from quill.ports.openehr import CompositionPage, EhrPage, StoredComposition
 from quill.ports.openehr_composition import check_composition, value_at
 
 TEMPLATES = "definition/template/adl1.4"
@@ -58,10 +58,21 @@ class RemoteOpenEhrStore:
     Args:
         upstream: the server; its base address is what ``wire.rest_base`` returns.
         let_go: awaited before each call, so that no database connection is held while the server thinks.
+        former_systems: system ids under which records are known from before they moved here.
     """
 
-    def __init__(self, upstream: Upstream, *, let_go: Callable[[], Awaitable[None]] = nothing) -> None:
+    def __init__(
+        self,
+        upstream: Upstream,
+        *,
+        let_go: Callable[[], Awaitable[None]] = nothing,
+        former_systems: Collection[str] = (),
+    ) -> None:
         self._wire = Wire(upstream, let_go)
+        self._former_systems = former_systems
+        # What never changes is asked once: a copy of everything writes a great many compositions.
+        self._templates: dict[str, Template] = {}
+        self._own_system: str | None = None
 
     @property
     def joins_transaction(self) -> bool:
@@ -87,15 +98,19 @@ class RemoteOpenEhrStore:
             raise refused("ehr_id")
         return ehr_id
 
-    async def ensure_ehr(self, subject_id: str) -> str:
-        """Return the id of the patient's EHR, making it when there is none; two callers at once get the same one."""
+    async def ensure_ehr(self, subject_id: str, ehr_id: str | None = None) -> str:
+        """Return the id of the patient's EHR, making it when there is none; two callers at once get the same one.
+
+        Raises:
+            OpenEhrRefused: 502, another patient's EHR has the id a new one was to have.
+        """
         found = await self.find_ehr(subject_id)
         if found is not None:
             return found
         if not is_fhir_id(subject_id):
             raise InvalidRecord("The patient's id is no FHIR id.")
         for _ in range(TIMES_TO_MAKE_EHR):
-            status = await self._wire.put_ehr(new_uuid(), ehr_status(subject_id))
+            status = await self._wire.put_ehr(ehr_id or new_uuid(), ehr_status(subject_id))
             # Whoever was first is found now, whatever became of our own request.
             made = await self.find_ehr(subject_id)
             if made is not None:
@@ -103,6 +118,18 @@ class RemoteOpenEhrStore:
             if status != 500:
                 break
         raise refused("ehr_not_made")
+
+    async def list_ehrs(self, *, limit: int = 100, cursor: str | None = None) -> EhrPage:
+        """Return one page of every EHR of a patient, by EHR id.
+
+        Raises:
+            InvalidCursor: 422, the cursor is not one of this store's.
+        """
+        return await list_ehrs(self._wire, limit=limit, cursor=cursor)
+
+    async def list_objects(self, ehr_id: str) -> list[str]:
+        """Return the object ids of every composition of the EHR that is not deleted, sorted."""
+        return await list_objects(self._wire, ehr_id) if is_uuid(ehr_id) else []
 
     async def ensure_template(self, template_id: str, operational_template: str) -> None:
         """Make sure the template is known; the one already known under this id stays as it is.
@@ -134,6 +161,15 @@ class RemoteOpenEhrStore:
             raise refused("template_list")
         return sorted(known)
 
+    async def find_template(self, template_id: str) -> str | None:
+        """Return a template as the server writes it, or ``None`` when it knows none of this id."""
+        content = None
+        if _TEMPLATE_ID.fullmatch(template_id):
+            content = await self._wire.read_text(f"{TEMPLATES}/{address(template_id)}")
+        if content is None and template_id in await self.list_templates():
+            raise refused("template_missing")
+        return content
+
     async def write(
         self, ehr_id: str, document: Document, *, replacing: CompositionUid | None = None
     ) -> StoredComposition:
@@ -160,7 +196,11 @@ class RemoteOpenEhrStore:
     async def find(self, ehr_id: str, uid: CompositionUid) -> StoredComposition | None:
         """Return a version by version uid, or the newest by object id; ``None`` when this EHR has no such one."""
         wanted = parse_uid(uid)
-        return await self._find(ehr_id, wanted) if wanted is not None and is_uuid(ehr_id) else None
+        if wanted is None or not is_uuid(ehr_id):
+            return None
+        if wanted.system_id in self._former_systems:
+            wanted = wanted._replace(system_id=None)
+        return await self._find(ehr_id, wanted)
 
     async def versions(self, ehr_id: str, uid: CompositionUid) -> list[StoredComposition]:
         """Return every version of the composition, newest first; empty when this EHR has no such one."""
@@ -198,12 +238,10 @@ class RemoteOpenEhrStore:
         await self._wire.probe(TEMPLATES)
 
     async def _template(self, template_id: str) -> Template:
-        content = None
-        if _TEMPLATE_ID.fullmatch(template_id):
-            content = await self._wire.read_text(f"{TEMPLATES}/{address(template_id)}")
+        if template_id in self._templates:
+            return self._templates[template_id]
+        content = await self.find_template(template_id)
         if content is None:
-            if template_id in await self.list_templates():
-                raise refused("template_missing")
             raise unknown_template()
         try:
             template = read_template(content)
@@ -211,10 +249,11 @@ class RemoteOpenEhrStore:
             raise refused("template") from error
         if template.template_id != template_id:
             raise refused("another_template")
+        self._templates[template_id] = template
         return template
 
     async def _write_first(self, ehr_id: str, document: Document, object_id: str) -> StoredComposition:
-        uid = version_uid(object_id, await self._system_of(ehr_id), 1)
+        uid = version_uid(object_id, self._own_system or await self.system_id(ehr_id), 1)
         body = document | {"uid": {"_type": "OBJECT_VERSION_ID", "value": uid}}
         path = address("ehr", ehr_id, "composition")
         status = await self._wire.change("POST", path, dumps(body).encode(), expected=_WRITE_ANSWERS)
@@ -284,12 +323,17 @@ class RemoteOpenEhrStore:
             raise refused("another_version")
         return stored_version(ehr_id, version)
 
-    async def _system_of(self, ehr_id: str) -> str:
-        """Return what the server calls itself in version uids."""
+    async def system_id(self, ehr_id: str) -> str:
+        """Return what the server calls itself in version uids.
+
+        Raises:
+            OpenEhrRefused: 502, there is no such EHR.
+        """
         ehr = await self._wire.read(address("ehr", ehr_id)) if is_uuid(ehr_id) else None
         if ehr is None:
             raise OpenEhrRefused("The letter store does not know the health record any more")
         system_id = value_at(ehr, ("system_id", "value"))
         if not isinstance(system_id, str) or not _SYSTEM_ID.fullmatch(system_id):
             raise refused("system_id")
+        self._own_system = system_id
         return system_id

@@ -11,6 +11,7 @@ from quill.errors import InvalidCursor, InvalidRecord
 from quill.kit import clock, paging
 from quill.kit.documents import Document
 from quill.kit.ids import CompositionUid
+from quill.ports.openehr import EhrPage
 from quill.ports.openehr_composition import parse_date_time
 
 _UUID = r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
@@ -104,3 +105,22 @@ def position(cursor: str | None) -> tuple[datetime.datetime, str] | None:
     if started_at is None:
         raise InvalidCursor
     return started_at, str(key[1])
+
+
+def ehr_position(cursor: str | None) -> str | None:
+    """Return the EHR id a cursor continues after.
+
+    Raises:
+        InvalidCursor: 422, no list of ours made it.
+    """
+    try:
+        key = paging.PageRequest(cursor=cursor).after(str)
+    except paging.BadCursor as error:
+        raise InvalidCursor from error
+    return str(key[0]) if key is not None else None
+
+
+def page_of_ehrs(rows: list[tuple[str, str]], limit: int) -> EhrPage:
+    """Return a page of at most ``limit`` of the rows, which go on when there are more."""
+    shown = rows[:limit]
+    return EhrPage(shown, paging.cursor_of(shown[-1][0]) if len(rows) > limit else None)

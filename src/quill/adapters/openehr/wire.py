@@ -109,9 +109,9 @@ class Wire:
         await self._let_go_of_all()
         self._entries_of(await self._upstream.probe(Request("GET", path, headers={"Accept": JSON})))
 
-    async def query(self, aql: str, parameters: Mapping[str, str], *, fetch: int) -> list[Any]:
+    async def query(self, aql: str, parameters: Mapping[str, str], *, fetch: int, offset: int = 0) -> list[Any]:
         """Return the rows of a query; its parameters travel beside it and are never part of its text."""
-        body = {"q": aql, "query_parameters": dict(parameters), "offset": 0, "fetch": fetch}
+        body = {"q": aql, "query_parameters": dict(parameters), "offset": offset, "fetch": fetch}
         headers = {"Accept": JSON, "Content-Type": JSON}
         request = Request("POST", "query/aql", headers=headers, content=dumps(body).encode(), is_repeatable=True)
         rows = self._upstream.document_of(await self._send(request)).get("rows")

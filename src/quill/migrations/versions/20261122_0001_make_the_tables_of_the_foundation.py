@@ -49,6 +49,8 @@ def upgrade() -> None:
         sa.Column("store", sa.String(length=20), nullable=False),
         sa.Column("place", sa.String(length=20), nullable=False),
         sa.Column("since", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("mover", sa.String(length=36), nullable=True),
+        sa.Column("moving_until", sa.DateTime(timezone=True), nullable=True),
         sa.PrimaryKeyConstraint("store", name=op.f("pk_clinical_home")),
     )
     op.create_table(
