@@ -136,5 +136,6 @@ def test_fragment_a_store_adds_makes_no_difference(clinic: Clinic, gp: Person, h
     assert sources(clinic, "Patient") == [QUILL]
     [known] = resources(clinic, "Patient")
     known["meta"] = {"source": QUILL}
+    line.serves_a_job = True
     report = take_in(clinic, here, known)
     assert (report.unchanged, report.updated) == (1, 0)
