@@ -21,6 +21,7 @@ from quill.errors import (
     QuillError,
     Unprocessable,
 )
+from quill.kit.database import is_outage
 from quill.kit.logs import where
 from quill.kit.paging import BadCursor
 
@@ -133,7 +134,7 @@ async def _on_database_error(request: Request, error: Exception) -> Response:
     if isinstance(error, sa_exc.IntegrityError):
         # Two requests passed the same check at the same moment and the unique constraint decided.
         return problem_response(Conflict("Another request changed this at the same moment"), request_id)
-    if isinstance(error, sa_exc.OperationalError | sa_exc.InterfaceError | sa_exc.TimeoutError):
+    if isinstance(error, sa_exc.SQLAlchemyError) and is_outage(error):
         return problem_response(DatabaseUnavailable(), request_id)
     return problem_response(QuillError(), request_id)
 

@@ -23,6 +23,13 @@ from quill.kit import sqlite
 BUSY_TIMEOUT_SECONDS = 30
 """How long a writer waits for another process's write on SQLite before it is refused."""
 
+_OUTAGES = ("08", "28", "3D", "53", "57P", "58")
+"""Beginnings of the SQLSTATEs with which PostgreSQL ends or refuses a connection, or cannot work at all.
+
+Source: PostgreSQL, Appendix A: connection exceptions, refused sign-ins, no such database, insufficient resources,
+shutdown, crash and start, trouble with its disk.
+"""
+
 _HOLDS_WRITER_LOCK = "quill_holds_writer_lock"
 _IS_READING = "quill_is_reading"
 
@@ -149,6 +156,19 @@ class Database:
         await self.engine.dispose()
         if self.is_sqlite:
             self._writers.start_anew()
+
+
+def is_outage(error: sa.exc.SQLAlchemyError) -> bool:
+    """Tell whether the database did not answer, as against refusing a statement for what it says.
+
+    The driver for PostgreSQL has a plain error for most of what a server says when it goes down or comes up; only the
+    SQLSTATE tells it from a statement of ours that makes no sense.
+    """
+    if isinstance(error, sa.exc.OperationalError | sa.exc.InterfaceError | sa.exc.TimeoutError):
+        return True
+    if not isinstance(error, sa.exc.DBAPIError):
+        return False
+    return error.connection_invalidated or (getattr(error.orig, "sqlstate", None) or "").startswith(_OUTAGES)
 
 
 class _Writers:
