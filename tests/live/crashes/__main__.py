@@ -4,6 +4,7 @@ import argparse
 import asyncio
 import os
 import platform
+import signal
 import statistics
 import sys
 
@@ -22,7 +23,9 @@ def main() -> None:
         parser.error("with embedded stores and SQLite the program is all there is to kill")
     print(f"{given.store}, kill -9 of the {given.victim}, {given.rate:g} operations a second")
     print(f"Python {platform.python_version()}, {os.cpu_count()} processors, load {os.getloadavg()[0]:.1f}", flush=True)
-    print("round  alive s   sent  acknowledged  refused  unheard  unknown  repeated  ready s", flush=True)
+    print("round  alive s   sent  acknowledged  refused  unheard  unknown  repeated  ready s  counting s", flush=True)
+    # Told to stop, it ends what it started, as it does when interrupted at the keyboard.
+    signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))
     report = asyncio.run(play(Plan(given.store, given.victim, given.rounds, given.rate), tell=_tell))
     _sum_up(report)
     for violation in report.violations:
@@ -35,7 +38,7 @@ def main() -> None:
 def _tell(played: Round) -> None:
     print(
         f"{played.number:5}  {played.alive:7.2f}  {played.sent:5}  {played.acknowledged:12}  {played.refused:7}  "
-        f"{played.unheard:7}  {played.unknown:7}  {played.repeated:8}  {played.ready:7.2f}",
+        f"{played.unheard:7}  {played.unknown:7}  {played.repeated:8}  {played.ready:7.2f}  {played.counting:10.2f}",
         flush=True,
     )
 
@@ -47,7 +50,8 @@ def _sum_up(report: Report) -> None:
     print(
         f"{len(rounds)} rounds: {sum(one.sent for one in rounds)} sent, "
         f"{sum(one.acknowledged for one in rounds)} acknowledged, {sum(one.unknown for one in rounds)} unknown, "
-        f"{sum(one.repeated for one in rounds)} repeated; of those never answered, {report.came_about} came about; "
+        f"{sum(one.repeated for one in rounds)} repeated; "
+        f"{report.came_about} were kept though their answer never came; "
         f"ready again after {statistics.median(one.ready for one in rounds):.2f} s "
         f"(at most {max(one.ready for one in rounds):.2f} s); {len(report.violations)} violations"
     )

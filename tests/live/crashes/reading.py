@@ -2,7 +2,7 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -120,8 +120,12 @@ class Reader:
         """Read every letter again at the next reading."""
         self._letters.clear()
 
-    async def read(self) -> Shown:
-        """Return what the clients are shown now."""
+    async def read(self, with_letters: Collection[str]) -> Shown:
+        """Return what the clients are shown now.
+
+        Args:
+            with_letters: the patients whose letters are read; a letter elsewhere only the store's reading shows.
+        """
         shown = Shown(Index("HTTP"))
         first = self._clients[0]
         for client in self._clients:
@@ -137,8 +141,9 @@ class Reader:
         for patient in await first.read_all("/api/patients", "patients"):
             name = patient["name"][0]
             shown.patients[patient["id"]] = (int(patient["meta"]["versionId"]), name["family"], name["given"][0])
-            for letter in await first.read_all(f"/api/patients/{patient['id']}/letters", "letters"):
-                await self._read_letter(shown.index, patient["id"], letter["composition_uid"])
+        for patient_id in with_letters:
+            for letter in await first.read_all(f"/api/patients/{patient_id}/letters", "letters"):
+                await self._read_letter(shown.index, patient_id, letter["composition_uid"])
         return shown
 
     async def _messages(self, conversation: int) -> list[dict[str, Any]]:

@@ -14,27 +14,22 @@ LETTERS = {Kind.LETTER, Kind.LETTER_AMENDMENT}
 """Read from their store alone; the trail is their projection."""
 
 
-def operations(ledger: Ledger, shown: Shown, tables: Tables, held: Held, *, is_settled: bool) -> Iterator[str]:
+def operations(ledger: Ledger, ways: Sequence[Index], *, is_settled: bool) -> Iterator[str]:
     """Tell of every operation that is not there exactly as often as it must be, the same by every way of reading.
 
     Args:
         ledger: what the clients know.
-        shown: what HTTP shows.
-        tables: Quill's own tables.
-        held: what the stores hold.
+        ways: what each way of reading found.
         is_settled: whether everything a crash cut off had the time to be finished.
     """
-    every = [shown.index, tables.index(), held.index]
     for operation in ledger:
-        ways = [index for index in every if _shows(index, operation.kind)]
-        yield from _compare(
-            operation, {index.name: index.by_mark.get(operation.mark, []) for index in ways}, is_settled
-        )
-    for index in every:
+        its_ways = [index for index in ways if _shows(index, operation.kind)]
+        found = {index.name: index.by_mark.get(operation.mark, []) for index in its_ways}
+        yield from _compare(operation, found, is_settled)
+    for index in ways:
         yield from (f"{index.name} shows {record}, which nobody sent" for record in index.unmarked)
         strays = (found for mark, found in index.by_mark.items() if mark not in ledger)
         yield from (f"{index.name} shows {found}, which nobody sent" for found in strays)
-    yield from held.wrong
 
 
 def _shows(index: Index, kind: Kind) -> bool:
@@ -183,3 +178,11 @@ def _own_rows(ledger: Ledger, tables: Tables, allowed: Sequence[Row]) -> Iterato
         count = sum(rows[signature, operation.kind.value] for signature in signatures)
         if count != 1:
             yield f"the trail shows it {count} times: {operation.told()}"
+
+
+def kept_without_answer(ledger: Ledger, tables: Tables) -> Iterator[Operation]:
+    """Yield the operations whose first sending was kept and never answered."""
+    rows = {(row.request_id, row.act) for row in tables.audit if row.outcome == "allowed"}
+    for operation in ledger:
+        if operation.statuses[:1] != [200] and (operation.request_ids[0], operation.kind.value) in rows:
+            yield operation
