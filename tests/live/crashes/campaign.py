@@ -20,6 +20,7 @@ from tests.live.crashes.ledger import Kind, Ledger, Operation, Outcome
 from tests.live.crashes.load import Desk, Signals
 from tests.live.crashes.processes import READY_SECONDS, NotReady, Postgresql, Quill
 from tests.live.crashes.reading import Reader, read_tables
+from tests.live.crashes.remote_stores import RemoteStores
 from tests.live.crashes.stores import EmbeddedStores, Store
 
 PASSWORD = "correct horse battery staple"
@@ -238,7 +239,7 @@ async def _count(site: Site, report: Report, *, is_last: bool) -> None:
         tables = await read_tables(database)
     finally:
         await database.dispose()
-    held = await site.store.read()
+    held = await site.store.read(site.ledger)
     found = list(verify.operations(site.ledger, [shown.index, tables.index(), held.index], is_settled=is_settled))
     found += held.wrong
     found += verify.counters(shown, tables)
@@ -272,7 +273,7 @@ async def _site(plan: Plan, report: Report) -> AsyncIterator[Site]:
             await clients[number].sign_in(PASSWORD)
         desk = Desk(Ledger(), [client.user_id for client in clients])
         victim: Victim = postgresql if plan.victim == "database" and postgresql is not None else quill
-        store = EmbeddedStores(_database_url(quill))
+        store = RemoteStores(_remote_settings()) if plan.store == "remote" else EmbeddedStores(_database_url(quill))
         await load.fill(desk, clients)
         yield Site(plan, quill, victim, clients, store, desk, Reader(clients))
     finally:
@@ -297,9 +298,20 @@ def _settings_of(plan: Plan, postgresql: Postgresql | None) -> Iterator[tuple[st
     if postgresql is not None:
         yield "QUILL_DATABASE_URL", postgresql.url
     if plan.store == "remote":
-        for name in ("FHIR_URL", "OPENEHR_URL", "OPENEHR_USER", "OPENEHR_PASSWORD"):
-            if given := os.environ.get(f"QUILL_TEST_{name}"):
-                yield f"QUILL_{name}", given
+        yield from ((f"QUILL_{name}", value) for name, value in _remote_settings().items())
+
+
+def _remote_settings() -> dict[str, str]:
+    """Return where the servers of a remote campaign are, by the names of their settings without the prefix.
+
+    Raises:
+        NotReady: nobody said.
+    """
+    names = ("FHIR_URL", "OPENEHR_URL", "OPENEHR_USER", "OPENEHR_PASSWORD")
+    found = {name: os.environ.get(f"QUILL_TEST_{name}", "") for name in names}
+    if not (found["FHIR_URL"] and found["OPENEHR_URL"]):
+        raise NotReady("QUILL_TEST_FHIR_URL and QUILL_TEST_OPENEHR_URL must name the servers")
+    return {name: value for name, value in found.items() if value}
 
 
 def _people(quill: Quill) -> None:

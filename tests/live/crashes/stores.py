@@ -10,6 +10,7 @@ from quill.adapters.openehr.models import Composition
 from quill.kit.database import Database
 from quill.letters.composition import read_letter
 from quill.ports.fhir_communication import CONVERSATION_SYSTEM, MESSAGE_SYSTEM
+from tests.live.crashes.ledger import Ledger
 from tests.live.crashes.reading import Index, Row, rows
 
 Resource = dict[str, Any]
@@ -67,8 +68,8 @@ class Held:
 class Store(Protocol):
     """A way to ask the clinical stores."""
 
-    async def read(self) -> Held:
-        """Return everything they hold."""
+    async def read(self, ledger: Ledger) -> Held:
+        """Return everything they hold of this run."""
         ...
 
 
@@ -78,8 +79,9 @@ class EmbeddedStores:
     def __init__(self, database_url: str) -> None:
         self._database_url = database_url
 
-    async def read(self) -> Held:
+    async def read(self, ledger: Ledger) -> Held:
         """Return everything they hold, and what in their own tables does not fit together."""
+        del ledger  # the database is this run's alone
         held = Held()
         database = Database(self._database_url)
         try:
