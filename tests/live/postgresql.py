@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from tests.live import packages
@@ -17,14 +18,20 @@ SUPERUSER = "quill"
 
 
 class PostgreSQL(Server):
-    """A PostgreSQL cluster with password authentication; its superuser owns the database for Quill."""
+    """A PostgreSQL cluster with password authentication; its superuser owns the database for Quill.
+
+    Args:
+        directory: a directory of its own, for data and log.
+        settings: further server settings; the last word where one is ours too.
+    """
 
     name = "postgresql"
     title = "PostgreSQL"
     stops_with = signal.SIGINT  # its "fast" shutdown: does not wait for clients to leave
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, settings: Mapping[str, str] | None = None) -> None:
         super().__init__(directory)
+        self._settings = dict(settings or {})
         self.port = free_port()
         self._password = secrets.token_urlsafe(24)
         self._programs: Path | None = None
@@ -71,6 +78,7 @@ class PostgreSQL(Server):
             # The data need not survive a power cut. It must survive the server's crash, so commits stay synchronous.
             "fsync": "off",
             "full_page_writes": "off",
+            **self._settings,
         }
         options = [option for name, value in settings.items() for option in ("-c", f"{name}={value}")]
         command = [self._program("postgres"), "-D", str(data), "-p", str(self.port), *options]

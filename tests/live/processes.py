@@ -62,6 +62,11 @@ class Process:
         return self._popen is not None and self._popen.poll() is None
 
     @property
+    def pid(self) -> int | None:
+        """Return its process id while it runs."""
+        return self._popen.pid if self._popen is not None and self.running else None
+
+    @property
     def returncode(self) -> int | None:
         """Return how it ended, or ``None``."""
         return self._popen.poll() if self._popen else None

@@ -1,8 +1,6 @@
 """Nothing acknowledged is lost when processes are killed; in few rounds here, in many by ``tests.live.crashes``."""
 
 import asyncio
-import os
-from dataclasses import replace
 
 import pytest
 
@@ -12,15 +10,20 @@ from tests.live.crashes.ledger import Kind, Ledger, Operation, Outcome
 from tests.live.crashes.reading import Index, Shown, Tables
 from tests.live.crashes.stores import Held
 
-HAS_POSTGRESQL = "QUILL_TEST_DATABASE_URL" in os.environ
-PLANS = [Plan("embedded", "program", rounds=2, rate=50)]
-if HAS_POSTGRESQL:
-    PLANS += [replace(PLANS[0], store="postgresql", victim=victim) for victim in ("program", "database")]
+PLANS = [
+    pytest.param(Plan(store, victim, rounds=2, rate=50), marks=pytest.mark.live(*parts), id=f"{store}-{victim}")
+    for store, victim, parts in (
+        ("embedded", "program", ()),
+        ("postgresql", "program", ("postgresql",)),
+        ("postgresql", "database", ("postgresql",)),
+        ("remote", "program", ("postgresql", "fhir", "openehr")),
+        ("remote", "database", ("postgresql", "fhir", "openehr")),
+    )
+]
 
 
-@pytest.mark.live
-@pytest.mark.timeout(300)
-@pytest.mark.parametrize("plan", PLANS, ids=lambda plan: f"{plan.store}-{plan.victim}")
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize("plan", PLANS)
 def test_nothing_acknowledged_is_lost(plan: Plan) -> None:
     report = asyncio.run(play(plan))
     assert report.violations == []

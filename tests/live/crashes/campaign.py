@@ -14,14 +14,16 @@ from typing import Protocol
 
 from quill.intents.steps import LEASE_SECONDS
 from quill.kit.database import Database
+from tests.live.control import server
 from tests.live.crashes import load, verify
 from tests.live.crashes.client import Client
 from tests.live.crashes.ledger import Kind, Ledger, Operation, Outcome
 from tests.live.crashes.load import Desk, Signals
-from tests.live.crashes.processes import READY_SECONDS, NotReady, Postgresql, Quill
+from tests.live.crashes.processes import READY_SECONDS, Postgresql, Quill
 from tests.live.crashes.reading import Reader, read_tables
 from tests.live.crashes.remote_stores import RemoteStores
 from tests.live.crashes.stores import EmbeddedStores, Store
+from tests.live.processes import NotReady
 
 PASSWORD = "correct horse battery staple"
 PEOPLE = ("ada", "grace")
@@ -272,10 +274,9 @@ async def _site(plan: Plan, report: Report) -> AsyncIterator[Site]:
             clients.append(Client(number, quill.url, username, is_remote=plan.store == "remote"))
             await clients[number].sign_in(PASSWORD)
         desk = Desk(Ledger(), [client.user_id for client in clients])
-        victim: Victim = postgresql if plan.victim == "database" and postgresql is not None else quill
         store = RemoteStores(_remote_settings()) if plan.store == "remote" else EmbeddedStores(_database_url(quill))
         await load.fill(desk, clients)
-        yield Site(plan, quill, victim, clients, store, desk, Reader(clients))
+        yield Site(plan, quill, _victim(plan, quill, postgresql), clients, store, desk, Reader(clients))
     finally:
         for client in clients:
             await client.close()
@@ -292,6 +293,29 @@ def _postgresql_for(plan: Plan) -> Postgresql | None:
     if plan.store == "embedded":
         return None
     return Postgresql()
+
+
+def _victim(plan: Plan, quill: Quill, postgresql: Postgresql | None) -> Victim:
+    if plan.victim == "store":
+        return RecordServers()
+    return postgresql if plan.victim == "database" and postgresql is not None else quill
+
+
+class RecordServers:
+    """HAPI FHIR and EHRbase, which the launcher of this command runs (``tests.live.servers``)."""
+
+    def __init__(self) -> None:
+        self._servers = [server("fhir"), server("openehr")]
+
+    def kill(self) -> None:
+        """End both at once."""
+        for each in self._servers:
+            each.kill()
+
+    def start(self) -> None:
+        """Start both, and return when they answer."""
+        for each in self._servers:
+            each.start()
 
 
 def _settings_of(plan: Plan, postgresql: Postgresql | None) -> Iterator[tuple[str, str]]:

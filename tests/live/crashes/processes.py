@@ -1,11 +1,10 @@
 """The processes that are killed: Quill as an operator runs it, and a PostgreSQL of this run's own."""
 
 import asyncio
+import contextlib
 import os
-import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -15,20 +14,12 @@ from pathlib import Path
 
 import httpx2
 
+from tests.live.postgresql import PostgreSQL
+from tests.live.processes import NotReady, free_port
+
 PROGRAM = (sys.executable, "-c", "from quill.cli import main; main()")
 READY_SECONDS = 90
 """How long a start may take on a busy machine before it counts as failed."""
-
-
-class NotReady(RuntimeError):
-    """A process did not come up; what it printed is in its log."""
-
-
-def free_port() -> int:
-    """Return a port of the loopback interface that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Quill:
@@ -61,7 +52,7 @@ class Quill:
 
     def command(self, *words: str, stdin: str = "") -> "subprocess.CompletedProcess[str]":
         """Run ``quill …`` to its end."""
-        return subprocess.run(  # noqa: S603 - the program under test
+        return subprocess.run(
             [*PROGRAM, *words],
             env=self._environment,
             input=stdin,
@@ -74,7 +65,7 @@ class Quill:
     def start(self) -> None:
         """Start the server; ``wait_until_ready`` tells when it answers."""
         with self.log.open("ab") as log:
-            self._process = subprocess.Popen(  # noqa: S603 - the program under test
+            self._process = subprocess.Popen(
                 [*PROGRAM, "serve", "--port", str(self.port)],
                 env=self._environment,
                 stdin=subprocess.DEVNULL,
@@ -90,18 +81,18 @@ class Quill:
             self._process = None
 
     async def wait_until_ready(self) -> None:
-        """Return once the server says that it can work.
+        """Return once the server says that it can work and so can everything it depends on.
 
         Raises:
             NotReady: it ended, or did not say so in time.
         """
         deadline = time.monotonic() + READY_SECONDS
-        async with httpx2.AsyncClient(base_url=self.url, timeout=5) as client:
+        async with httpx2.AsyncClient(base_url=self.url, timeout=10) as client:
             while time.monotonic() < deadline:
                 if self._process is None or self._process.poll() is not None:
                     raise NotReady(f"quill serve ended; see {self.log}")
                 try:
-                    if (await client.get("/api/health/ready")).status_code == 200:
+                    if (await client.get("/api/health")).json()["status"] == "healthy":
                         return
                 except httpx2.TransportError:
                     pass
@@ -109,106 +100,40 @@ class Quill:
         raise NotReady(f"quill serve did not become ready; see {self.log}")
 
 
-class Postgresql:
-    """A PostgreSQL server in a scratch directory, which keeps what it acknowledged as a careful operator would have it.
+class Postgresql(PostgreSQL):
+    """A PostgreSQL of this campaign's own, which keeps what it acknowledged as a careful operator would have it.
 
     Raises:
-        NotReady: there is none on this machine, or it cannot be set up.
+        Unavailable: there is none on this machine, and it cannot be installed.
     """
 
     def __init__(self) -> None:
-        self._programs = _postgresql_programs()
-        self._user = "postgres" if os.geteuid() == 0 else None
-        self._directory = Path(tempfile.mkdtemp(prefix="quill-crashes-postgresql-"))
-        self._log = self._directory / "log"
-        self._process: subprocess.Popen[bytes] | None = None
-        self.port = free_port()
-        password = secrets.token_urlsafe(24)
-        self.url = f"postgresql+asyncpg://quill:{password}@127.0.0.1:{self.port}/postgres"
-        kept = self._directory / "password"
-        kept.write_text(password)
-        if self._user is not None:
-            for path in (self._directory, kept):
-                shutil.chown(path, self._user)
-        words = ["--username", "quill", "--pwfile", str(kept), "--auth", "scram-sha-256", "--encoding", "UTF8"]
-        done = subprocess.run(  # noqa: S603 - found by _postgresql_programs
-            [self._programs / "initdb", "--pgdata", self._directory / "data", "--locale", "C.UTF-8", *words],
-            capture_output=True,
-            text=True,
-            check=False,
-            cwd=self._directory,
-            user=self._user,
+        self._scratch = Path(tempfile.mkdtemp(prefix="quill-crashes-postgresql-"))
+        # The server runs as another user and must be able to pass through.
+        self._scratch.chmod(0o711)
+        super().__init__(
+            self._scratch / "postgresql", {"fsync": "on", "synchronous_commit": "on", "full_page_writes": "on"}
         )
-        if done.returncode != 0:
-            self.remove()
-            raise NotReady(f"initdb failed: {done.stderr.strip()}")
-
-    def start(self) -> None:
-        """Start the server; nothing is turned off that protects what was committed."""
-        options = {
-            "listen_addresses": "127.0.0.1",
-            "port": str(self.port),
-            "unix_socket_directories": str(self._directory),
-            "fsync": "on",
-            "synchronous_commit": "on",
-            "full_page_writes": "on",
-        }
-        words = [word for name, value in options.items() for word in ("-c", f"{name}={value}")]
-        with self._log.open("ab") as log:
-            self._process = subprocess.Popen(  # noqa: S603 - found by _postgresql_programs
-                [self._programs / "postgres", "-D", self._directory / "data", *words],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                cwd=self._directory,
-                user=self._user,
-            )
-        deadline = time.monotonic() + READY_SECONDS
-        while not self._accepts():
-            if self._process.poll() is not None or time.monotonic() > deadline:
-                raise NotReady(f"PostgreSQL did not start; see {self._log}")
-            time.sleep(0.02)
+        self.prepare()
 
     def kill(self) -> None:
         """End the server and every process of it at once, as when its machine goes down."""
-        if self._process is None:
+        postmaster = self._process.pid if self._process is not None else None
+        if postmaster is None:
             return
-        postmaster = self._process.pid
-        children = Path(f"/proc/{postmaster}/task/{postmaster}/children").read_text().split()
-        for pid in (postmaster, *map(int, children)):
-            try:
+        children = [int(pid) for pid in Path(f"/proc/{postmaster}/task/{postmaster}/children").read_text().split()]
+        super().kill()
+        for pid in children:
+            with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                continue
-        self._process.wait()
-        self._process = None
         # A new server refuses to start while one of the old one's processes still holds the shared memory.
-        while any(_is_alive(int(pid)) for pid in children):
+        while any(_is_alive(pid) for pid in children):
             time.sleep(0.01)
 
     def remove(self) -> None:
         """End the server and delete its data."""
         self.kill()
-        shutil.rmtree(self._directory, ignore_errors=True)
-
-    def _accepts(self) -> bool:
-        words = ["--quiet", "--host", "127.0.0.1", "--port", str(self.port)]
-        return subprocess.run([self._programs / "pg_isready", *words], check=False).returncode == 0  # noqa: S603
-
-
-def _postgresql_programs() -> Path:
-    """Return the directory of the newest PostgreSQL's programs.
-
-    Raises:
-        NotReady: there is none.
-    """
-    found = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: int(path.parent.name), reverse=True)
-    elsewhere = shutil.which("initdb")
-    found += [Path(elsewhere).resolve().parent] if elsewhere is not None else []
-    for directory in found:
-        if (directory / "initdb").exists() and (directory / "postgres").exists():
-            return directory
-    raise NotReady("PostgreSQL is not installed on this machine")
+        shutil.rmtree(self._scratch, ignore_errors=True)
 
 
 def _is_alive(pid: int) -> bool:
