@@ -156,6 +156,14 @@ async def test_write_the_server_did_not_take_is_told_without_its_words(
     assert await store.versions(ehr_id, first.uid) == [first]
 
 
+async def test_ehr_lost_in_a_collision_of_first_writers_is_made_again(
+    store: RemoteOpenEhrStore, server: OpenEhrServer
+) -> None:
+    patient = new_uuid()
+    server.before_next["PUT"] = breaking(500)
+    assert await store.ensure_ehr(patient) == await store.find_ehr(patient)
+
+
 async def test_ehr_the_server_does_not_make_is_trouble(store: RemoteOpenEhrStore, server: OpenEhrServer) -> None:
     server.before_next["PUT"] = breaking(409)
     with pytest.raises(OpenEhrRefused):

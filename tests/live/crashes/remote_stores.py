@@ -10,6 +10,8 @@ from tests.live.crashes.ledger import Kind, Ledger
 from tests.live.crashes.stores import Held, Resource
 
 PAGE = "500"
+SINCE = "_since=1900-01-01T00:00:00Z"
+"""Without it HAPI FHIR relies on a count of versions that is up to a minute old."""
 _UIDS = "SELECT c/uid/value AS uid FROM EHR e CONTAINS COMPOSITION c WHERE e/ehr_id/value = $ehr_id"
 
 
@@ -41,7 +43,7 @@ class RemoteStores:
             held.take_communications([found for found in messages if found["subject"]["reference"] in subjects])
             versions: list[Resource] = []
             for patient_id in ours:
-                history = self._pages(client, f"{self._fhir_url}/Patient/{patient_id}/_history?_count={PAGE}")
+                history = self._pages(client, f"{self._fhir_url}/Patient/{patient_id}/_history?_count={PAGE}&{SINCE}")
                 found = [version async for version in history]
                 versions += sorted(found, key=lambda version: int(version["meta"]["versionId"]))
             held.take_patients(versions)
