@@ -74,4 +74,4 @@ def test_writes_left_under_way_and_missing_from_the_trail_are_told_of() -> None:
     held = Held(patients={"p": (2, "Family", "Given")}, letter_uids=["l::system::1"])
     shown = Shown(Index("HTTP"), patients={"p": (1, "Family", "First")})
     assert len(list(verify.trail(Ledger(), shown, EMPTY, held))) == 4
-    assert len(list(verify.patients(shown, EMPTY, held))) == 1
+    assert len(list(verify.patients(Ledger(), shown, EMPTY, held))) == 1

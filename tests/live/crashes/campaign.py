@@ -246,7 +246,7 @@ async def _count(site: Site, report: Report, *, is_last: bool) -> None:
     found += held.wrong
     found += verify.counters(shown, tables)
     if is_settled:
-        found += verify.patients(shown, tables, held)
+        found += verify.patients(site.ledger, shown, tables, held)
         found += verify.intents(site.ledger, tables)
         found += verify.trail(site.ledger, shown, tables, held)
     report.violations += found

@@ -52,10 +52,13 @@ def _compare(operation: Operation, found: Mapping[str, list[Found]], is_settled:
         yield f"there with another text: {facts}"
 
 
-def patients(shown: Shown, tables: Tables, held: Held) -> Iterator[str]:
-    """Tell of every patient of whom the list, the tables and the store show different versions."""
-    listed = {row.patient_id: row for row in tables.patients}
-    documents = {row.patient_id: row.document for row in tables.documents}
+def patients(ledger: Ledger, shown: Shown, tables: Tables, held: Held) -> Iterator[str]:
+    """Tell of every patient of whom the list, the tables and the store show different versions.
+
+    Quill follows a FHIR server, so the tables may list patients that others put there; they bear none of our marks.
+    """
+    listed = {row.patient_id: row for row in tables.patients if row.display_name.rpartition(" ")[2] in ledger}
+    documents = {row.patient_id: row.document for row in tables.documents if row.patient_id in listed}
     for patient_id in held.patients.keys() | listed.keys() | shown.patients.keys() | documents.keys():
         current = held.patients.get(patient_id)
         row, document = listed.get(patient_id), documents.get(patient_id, "")
