@@ -25,7 +25,7 @@ def main() -> None:
     print(f"Python {platform.python_version()}, {os.cpu_count()} processors, load {os.getloadavg()[0]:.1f}", flush=True)
     print("round  alive s   sent  acknowledged  refused  unheard  unknown  repeated  ready s  counting s", flush=True)
     # Told to stop, it ends what it started, as it does when interrupted at the keyboard.
-    signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     report = asyncio.run(play(Plan(given.store, given.victim, given.rounds, given.rate), tell=_tell))
     _sum_up(report)
     for violation in report.violations:

@@ -10,13 +10,13 @@ from tests.live.crashes.client import Client
 from tests.live.crashes.ledger import Kind, Ledger, Operation, Outcome, new_mark
 
 SHARES = {
-    Kind.MESSAGE: 66,
+    Kind.MESSAGE: 68,
     Kind.AMENDMENT: 8,
     Kind.LETTER: 8,
     Kind.LETTER_AMENDMENT: 5,
     Kind.PATIENT: 5,
     Kind.EDIT: 5,
-    Kind.CONVERSATION: 3,
+    Kind.CONVERSATION: 1,
 }
 """Operations of each kind in a hundred."""
 PATIENTS_WITH_LETTERS = 12
