@@ -37,6 +37,7 @@ def where(error: BaseException) -> str:
     while link is not None and len(kinds) < 5:
         kinds.append(type(link).__name__)
         link = link.__cause__ or link.__context__
-    frames = traceback.extract_tb(error.__traceback__)[-6:]
-    places = " > ".join(f"{frame.filename.rsplit('/', 1)[-1]}:{frame.lineno}:{frame.name}" for frame in frames)
+    # Walked and not extracted, which would look every source file up on disk: in an outage there are many errors.
+    walked = [(frame.f_code, line) for frame, line in traceback.walk_tb(error.__traceback__)][-6:]
+    places = " > ".join(f"{code.co_filename.rsplit('/', 1)[-1]}:{line}:{code.co_name}" for code, line in walked)
     return f"{' from '.join(kinds)} at {places}"
