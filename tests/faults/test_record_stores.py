@@ -134,3 +134,23 @@ def test_repeating_a_call_at_once_does_what_the_first_could_not(scene: Scene, pa
     assert {outcome.answer.status_code for outcome in repeated.values()} <= {200, 201}
     scene.house.sweep()
     assert scene.kept() == before | {name: before[name] + 1 for name in writes}
+
+
+@both_stores
+def test_store_known_to_be_down_is_not_waited_for_and_found_again(
+    scene: Scene, part: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After five failures in a row calls fail at once; when the pause is over one finds out, and all is as before."""
+    monkeypatch.setattr(breaker, "FAILURES_TO_OPEN", 5)
+    monkeypatch.setattr(breaker, "PAUSE_SECONDS", 30.0)
+    read = next(iter(scene.reads(part).values()))
+    scene.house.lines[part].break_with("hang")
+    all_at_once({str(number): read for number in range(6)})
+    told = all_at_once({"read": read})["read"]
+    assert told.told == (503, f"{part}_unavailable")
+    assert told.seconds < DEADLINE
+    assert 1 <= int(told.answer.headers["retry-after"]) <= 30
+    scene.house.mend()
+    # Who asks how the parts are asks the store itself, and what comes of that is believed.
+    assert scene.house.health().json()["status"] == "healthy"
+    assert read().status_code == 200

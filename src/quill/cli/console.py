@@ -50,7 +50,7 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
     from quill.app import RecordsElsewhere, build_services, require_records
     from quill.migrations import runner
 
-    services = build_services(settings)
+    services = build_services(settings, is_job=True)
     try:
         state = await runner.state_of(services.database)
         if state is not runner.SchemaState.CURRENT:

@@ -25,6 +25,11 @@ from quill.kit.logs import where
 from quill.kit.paging import BadCursor
 
 PROBLEM_MEDIA_TYPE = "application/problem+json"
+_MISTAKES = (sa_exc.ProgrammingError, sa_exc.DataError, sa_exc.NotSupportedError)
+"""What a database says of a statement that is wrong; whatever else it says, it cannot do its work at the moment.
+
+A PostgreSQL that shuts down, starts up or breaks off is told in several classes, the most general one among them.
+"""
 LONGEST_FIELD_NAME = 64
 """Longest field name repeated in a 422; a longer one is the caller's data rather than a name."""
 
@@ -133,7 +138,7 @@ async def _on_database_error(request: Request, error: Exception) -> Response:
     if isinstance(error, sa_exc.IntegrityError):
         # Two requests passed the same check at the same moment and the unique constraint decided.
         return problem_response(Conflict("Another request changed this at the same moment"), request_id)
-    if isinstance(error, sa_exc.OperationalError | sa_exc.InterfaceError | sa_exc.TimeoutError):
+    if isinstance(error, sa_exc.DBAPIError | sa_exc.TimeoutError) and not isinstance(error, _MISTAKES):
         return problem_response(DatabaseUnavailable(), request_id)
     return problem_response(QuillError(), request_id)
 

@@ -2,7 +2,8 @@
 
 Reads run in autocommit, so a read costs no transaction. Writes begin by themselves at the first statement and are
 committed by whoever opened the session. SQLite has one writer at a time: writers of this process queue in order on a
-lock (SQLite's own waiting is a lottery), writers of other processes on the busy timeout.
+lock (SQLite's own waiting is a lottery), writers of other processes on the busy timeout. All waiting is bounded: who
+cannot be served is told so, and the next one is not kept waiting by those before.
 """
 
 import asyncio
@@ -18,8 +19,15 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engin
 from sqlalchemy.orm import DeclarativeBase
 from sqlalchemy.util import await_only
 
-BUSY_TIMEOUT_SECONDS = 30
-"""How long a writer waits for another process's write on SQLite before it is refused."""
+WAIT_SECONDS = 5.0
+"""How long a caller waits for a connection; then, on SQLite, for the writers before it and for another program's write.
+
+Each of these by itself, so a caller is refused after three times as long at the latest.
+"""
+PING_SECONDS = 1.0
+"""How long whoever asks how SQLite is waits for another's write."""
+STATEMENT_SECONDS = 10.0
+"""How long a statement may take on PostgreSQL while somebody waits for an answer; jobs have no such bound."""
 
 _HOLDS_WRITER_LOCK = "quill_holds_writer_lock"
 _IS_READING = "quill_is_reading"
@@ -69,17 +77,20 @@ class Database:
     Args:
         url: ``sqlite+aiosqlite:///…`` or ``postgresql+asyncpg://…``.
         pool_size: connections kept open; as many again may be opened for a burst.
+        statement_seconds: how long a statement may take on PostgreSQL; as long as it likes when ``None``.
     """
 
-    def __init__(self, url: str, *, pool_size: int = 10) -> None:
+    def __init__(self, url: str, *, pool_size: int = 10, statement_seconds: float | None = None) -> None:
         parsed = make_url(url)
         self.is_sqlite = parsed.get_backend_name() == "sqlite"
-        connect_args: dict[str, Any] = {"timeout": BUSY_TIMEOUT_SECONDS} if self.is_sqlite else {}
+        connect_args: dict[str, Any] = {"timeout": WAIT_SECONDS}
+        if not self.is_sqlite:
+            connect_args["command_timeout"] = statement_seconds
         self.engine: AsyncEngine = create_async_engine(
             parsed,
             pool_size=pool_size,
             max_overflow=pool_size,
-            pool_timeout=10,
+            pool_timeout=WAIT_SECONDS,
             pool_pre_ping=not self.is_sqlite,
             connect_args=connect_args,
             # A statement's parameters are patient data: they must not appear in exception texts or logs.
@@ -128,9 +139,15 @@ class Database:
             await session.close()
 
     async def ping(self) -> None:
-        """Return when the database answers a statement; raises what the driver raises."""
+        """Return when the database answers and can be written to; raises what the driver raises.
+
+        Nothing can be done without writing, since reading leaves an audit row.
+        """
         async with self._autocommit.connect() as connection:
-            await connection.execute(sa.text("SELECT 1"))
+            if self.is_sqlite:
+                await connection.run_sync(_write_nothing_new)
+            else:
+                await connection.execute(sa.text("SELECT 1"))
 
     async def dispose(self) -> None:
         """Close every connection; the next use opens new ones."""
@@ -146,6 +163,16 @@ def _set_pragmas(connection: Any, _record: object) -> None:
     for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "temp_store=MEMORY"):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
+
+
+def _write_nothing_new(connection: Connection) -> None:
+    """Write a number in the file's head that nobody uses, as it is; a full disk refuses that, and so does a lock."""
+    number = connection.exec_driver_sql("PRAGMA user_version").scalar_one()
+    connection.exec_driver_sql(f"PRAGMA busy_timeout = {PING_SECONDS * 1000:.0f}")
+    try:
+        connection.exec_driver_sql(f"PRAGMA user_version = {int(number)}")
+    finally:
+        connection.exec_driver_sql(f"PRAGMA busy_timeout = {WAIT_SECONDS * 1000:.0f}")
 
 
 class _Writers:
@@ -167,7 +194,7 @@ class _Writers:
     def _begin(self, connection: Connection) -> None:
         if connection.get_execution_options().get(_IS_READING):
             return
-        await_only(self._turn.acquire())
+        await_only(self._await_turn())
         try:
             # Taking the write lock now, not at the first write, is what makes reading and then writing safe.
             connection.exec_driver_sql("BEGIN IMMEDIATE")
@@ -175,6 +202,13 @@ class _Writers:
             self._turn.release()
             raise
         connection.info[_HOLDS_WRITER_LOCK] = self._turn
+
+    async def _await_turn(self) -> None:
+        try:
+            async with asyncio.timeout(WAIT_SECONDS):
+                await self._turn.acquire()
+        except TimeoutError as error:
+            raise sa.exc.TimeoutError("Too many writers wait already.") from error
 
     def _release(self, _connection: object, record: Any, _error: object = None) -> None:
         turn: asyncio.Lock | None = record.info.pop(_HOLDS_WRITER_LOCK, None)

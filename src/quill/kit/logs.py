@@ -4,6 +4,7 @@ Lines carry slugs, ids, route templates and durations. They never carry bodies, 
 because the text of an exception may quote what a patient wrote; ``where`` gives the place instead.
 """
 
+import contextlib
 import logging
 import sys
 import traceback
@@ -24,10 +25,22 @@ def configure(level: Literal["debug", "info", "warning", "error"], *, as_json: b
         ],
         wrapper_class=structlog.make_filtering_bound_logger(number),
         # Standard output belongs to what a command answers; standard error is looked up anew for each line.
-        logger_factory=lambda *_: structlog.WriteLogger(sys.stderr),
+        logger_factory=lambda *_: _StandardError(),
         cache_logger_on_first_use=False,
     )
     logging.basicConfig(level=max(number, logging.WARNING), format="%(levelname)s %(name)s %(message)s", force=True)
+
+
+class _StandardError:
+    """Writes lines; one that cannot be written, because the disk is full or nobody reads any more, stops no request."""
+
+    def msg(self, line: str) -> None:
+        """Write a line."""
+        with contextlib.suppress(OSError, ValueError):
+            sys.stderr.write(f"{line}\n")
+            sys.stderr.flush()
+
+    debug = info = warning = warn = error = critical = exception = fatal = log = msg
 
 
 def where(error: BaseException) -> str:
