@@ -39,7 +39,7 @@ from quill.external.routes import router as external_router
 from quill.health.routes import router as health_router
 from quill.health.service import HealthMonitor
 from quill.intents import service as intents
-from quill.kit.database import Database
+from quill.kit.database import STATEMENT_SECONDS, Database
 from quill.kit.ids import ConversationId
 from quill.kit.logs import configure, where
 from quill.kit.signals import InProcessSignals
@@ -103,19 +103,24 @@ KINDS: Mapping[str, intents.Kind] = {
 log = structlog.get_logger()
 
 
-def build_services(settings: Settings, database: Database | None = None) -> Services:
+def build_services(settings: Settings, database: Database | None = None, *, is_job: bool = False) -> Services:
     """Open the database and put the adapters behind the ports.
 
     Args:
         settings: which database and stores.
         database: one that is open already, in place of the one the settings name.
+        is_job: whether nobody waits for an answer, so that a statement may take as long as it likes.
 
     Raises:
         OSError: the data directory cannot be made.
     """
     if settings.database_url is None:
         settings.data_dir.mkdir(parents=True, exist_ok=True)
-    database = database or Database(settings.resolved_database_url, pool_size=settings.database_pool_size)
+    database = database or Database(
+        settings.resolved_database_url,
+        pool_size=settings.database_pool_size,
+        statement_seconds=None if is_job else STATEMENT_SECONDS,
+    )
     fhir, openehr = remote_fhir(settings, database), remote_openehr(settings, database)
     shared = _open_shared(settings)
     former = frozenset(settings.openehr_former_systems)

@@ -1,15 +1,9 @@
 """Mail as it arrives at a server, and what becomes of it when it does not."""
 
-import asyncio
-import email
-import email.policy
-from collections.abc import AsyncIterator
-from email.message import EmailMessage
-from typing import Any
+from collections.abc import Iterator
 
 import pytest
 import structlog
-from aiosmtpd.smtp import SMTP, Envelope
 
 from quill.adapters.mail import smtp
 from quill.adapters.mail.log import LogMailer
@@ -20,51 +14,17 @@ from quill.outbox.worker import Worker
 from quill.ports.mail import MailMessage
 from quill.unit import Services, Unit
 from tests.outbox.conftest import InUnit, entries
+from tests.upstreams.mail_server import Mailbox, serving_mail
 
 pytestmark = pytest.mark.anyio
 
 LINK = "https://quill.example/reset-password?token=abc&x=1"
 
 
-class Mailbox:
-    """A mail server that keeps what it gets, and answers as told."""
-
-    def __init__(self) -> None:
-        self.mails: list[EmailMessage] = []
-        self.recipients: list[str] = []
-        self.answer = "250 OK"
-        self.recipient_answer: str | None = None
-        self.port = 0
-
-    async def handle_RCPT(  # noqa: N802 - the library's word
-        self, server: SMTP, session: Any, envelope: Envelope, address: str, options: list[str]
-    ) -> str:
-        del server, session, options
-        if self.recipient_answer is not None:
-            return self.recipient_answer
-        envelope.rcpt_tos.append(address)
-        return "250 OK"
-
-    async def handle_DATA(self, server: SMTP, session: Any, envelope: Envelope) -> str:  # noqa: N802
-        del server, session
-        assert isinstance(envelope.content, bytes)
-        if self.answer.startswith("2"):
-            mail = email.message_from_bytes(envelope.content, policy=email.policy.default)
-            assert isinstance(mail, EmailMessage)
-            self.mails.append(mail)
-            self.recipients += envelope.rcpt_tos
-        return self.answer
-
-
 @pytest.fixture
-async def mailbox() -> AsyncIterator[Mailbox]:
-    mailbox = Mailbox()
-    loop = asyncio.get_running_loop()
-    server = await loop.create_server(lambda: SMTP(mailbox, loop=loop), "127.0.0.1", 0)
-    mailbox.port = server.sockets[0].getsockname()[1]
-    yield mailbox
-    server.close()
-    await server.wait_closed()
+def mailbox() -> Iterator[Mailbox]:
+    with serving_mail() as mailbox:
+        yield mailbox
 
 
 def mailer(mailbox: Mailbox) -> SmtpMailer:

@@ -9,7 +9,8 @@ from quill.adapters.push.addresses import LookupFailed, is_public, judge
 from quill.adapters.push.vapid import Vapid, new_private_key
 from quill.adapters.push.webpush import WebPushSender
 from quill.ports.push import UnusableDevice
-from tests.push.conftest import Browser, PushService
+from tests.push.conftest import Browser
+from tests.upstreams.push_server import PushService
 
 pytestmark = pytest.mark.anyio
 

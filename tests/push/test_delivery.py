@@ -24,7 +24,8 @@ from quill.push.models import PushSubscription
 from quill.settings import Settings
 from quill.unit import Services, Unit, open_unit
 from tests.outbox.conftest import FACTS, FakeTime, entries
-from tests.push.conftest import Browser, PushService
+from tests.push.conftest import Browser
+from tests.upstreams.push_server import PushService
 
 pytestmark = pytest.mark.anyio
 

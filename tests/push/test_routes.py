@@ -12,7 +12,8 @@ from quill.kit import clock
 from quill.push.service import MAXIMUM_DEVICES
 from quill.settings import Settings
 from tests.clinic import Clinic, Person
-from tests.push.conftest import Browser, PushService, decoded
+from tests.push.conftest import Browser, decoded
+from tests.upstreams.push_server import PushService
 
 
 def subscribe(person: Person, browser: Browser, **changes: Any) -> Any:

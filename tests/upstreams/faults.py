@@ -48,6 +48,11 @@ class FaultyLine:
         self.port = 0
         self._in_loop(self._listen())
 
+    @property
+    def connections(self) -> int:
+        """Return how many clients are connected at the moment."""
+        return len(self._tasks)
+
     def break_with(self, fault: Fault, answer: bytes = b"") -> None:
         """Let the line go wrong from now on, for open connections too."""
         self._in_loop(self._change(fault, answer))

@@ -71,7 +71,19 @@ async def sign_in(unit: Unit, auth: Authenticator, attempt: Attempt) -> Grant:
         TooManyRequests: 429, too many failures from this source or of this second factor.
         Overloaded: 503, too many people sign in at this moment.
     """
-    await _count(unit, auth, attempt)
+    source = network_of(unit.facts.source)
+    pair = (identity.folded(attempt.username), source)
+    # The pair first: whoever hammers at one account must not use up what everybody behind the address shares.
+    await auth.throttle.count(FAILURES_PER_ACCOUNT_AND_SOURCE, *pair)
+    await auth.throttle.count(FAILURES_PER_SOURCE, source)
+    async with (
+        auth.throttle.sparing(FAILURES_PER_ACCOUNT_AND_SOURCE, *pair),
+        auth.throttle.sparing(FAILURES_PER_SOURCE, source),
+    ):
+        return await _sign_in(unit, auth, attempt)
+
+
+async def _sign_in(unit: Unit, auth: Authenticator, attempt: Attempt) -> Grant:
     async with unit.reading() as session:
         found = await credentials_of.find_by_username(session, attempt.username)
     is_right = await auth.passwords.matches(attempt.password, found.password_hash if found else None)
@@ -106,13 +118,6 @@ async def _is_still_right(auth: Authenticator, attempt: Attempt, found: Credenti
     return held.password_hash == found.password_hash or await auth.passwords.matches(
         attempt.password, held.password_hash
     )
-
-
-async def _count(unit: Unit, auth: Authenticator, attempt: Attempt) -> None:
-    source = network_of(unit.facts.source)
-    # The pair first: whoever hammers at one account must not use up what everybody behind the address shares.
-    await auth.throttle.count(FAILURES_PER_ACCOUNT_AND_SOURCE, identity.folded(attempt.username), source)
-    await auth.throttle.count(FAILURES_PER_SOURCE, source)
 
 
 async def _give_back(unit: Unit, auth: Authenticator, attempt: Attempt) -> None:
@@ -180,6 +185,11 @@ async def refresh(unit: Unit, auth: Authenticator, refresh_token: str | None) ->
     except InvalidToken as error:
         raise BadRefreshToken from error
     await auth.throttle.count(REFRESHES_PER_LOGIN, facts.login_id)
+    async with auth.throttle.sparing(REFRESHES_PER_LOGIN, facts.login_id):
+        return await _refresh(unit, auth, facts)
+
+
+async def _refresh(unit: Unit, auth: Authenticator, facts: TokenFacts) -> Grant:
     actor = await identity.find_actor(unit.session, auth.settings, facts.user_id)
     if actor is None:
         raise InactiveUser

@@ -11,12 +11,15 @@ out right, so that a clinic behind one address is not stopped by its own success
 import hashlib
 import ipaddress
 import math
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 from limits import RateLimitItem, RateLimitItemPerHour, RateLimitItemPerMinute, RateLimitItemPerSecond
 from limits.aio.storage import MemoryStorage, Storage
 from limits.aio.strategies import FixedWindowRateLimiter
+from sqlalchemy.exc import SQLAlchemyError
 
-from quill.errors import TooManyRequests
+from quill.errors import TooManyRequests, Unavailable
 from quill.kit import clock
 from quill.kit.observing import Throttled, tell
 
@@ -77,6 +80,18 @@ class Throttle:
     async def give_back(self, limit: RateLimitItem, *key: str) -> None:
         """Take back the count of an attempt that turned out right."""
         await self._limiter.hit(limit, *_opaque(key), cost=-1)
+
+    @asynccontextmanager
+    async def sparing(self, limit: RateLimitItem, *key: str) -> AsyncIterator[None]:
+        """Take back the count of an attempt that came to nothing because a part of the house did not answer.
+
+        Otherwise an outage would turn a clinic away for a while after it has ended.
+        """
+        try:
+            yield
+        except (Unavailable, SQLAlchemyError, OSError):
+            await self.give_back(limit, *key)
+            raise
 
 
 def network_of(source: str) -> str:

@@ -54,7 +54,7 @@ async def open_services(settings: Settings, *, is_home_checked: bool = True) -> 
     from quill.app import RecordsElsewhere, build_services, require_records
     from quill.migrations import runner
 
-    services = build_services(settings)
+    services = build_services(settings, is_job=True)
     try:
         try:
             await runner.require_current(services.database)

@@ -16,7 +16,7 @@ def migrate() -> None:
     settings = read_settings()
 
     async def work() -> None:
-        services = build_services(settings)
+        services = build_services(settings, is_job=True)
         try:
             if await runner.state_of(services.database) is runner.SchemaState.AHEAD:
                 raise fail("The database was migrated by a newer Quill; upgrade this program.")

@@ -2,7 +2,8 @@
 
 Reads run in autocommit, so a read costs no transaction. Writes begin by themselves at the first statement and are
 committed by whoever opened the session. SQLite has one writer at a time: writers of this process queue in order on a
-lock (SQLite's own waiting is a lottery), writers of other processes on the busy timeout.
+lock (SQLite's own waiting is a lottery), writers of other processes on the busy timeout. All waiting is bounded: who
+cannot be served is told so, and the next one is not kept waiting by those before.
 """
 
 import asyncio
@@ -21,9 +22,18 @@ from sqlalchemy.util import await_only
 from quill.kit import clock, sqlite
 from quill.kit.observing import WriterWaited, tell
 
-BUSY_TIMEOUT_SECONDS = 30
-"""How long a writer waits for another process's write on SQLite before it is refused."""
+WAIT_SECONDS = 5.0
+"""How long a caller waits for a connection; then, on SQLite, for the writers before it and for another program's write.
 
+Each of these by itself, so a caller is refused after three times as long at the latest.
+"""
+PING_SECONDS = 1.0
+"""How long whoever asks how SQLite is waits for another's write."""
+STATEMENT_SECONDS = 10.0
+"""How long a statement may take on PostgreSQL while somebody waits for an answer; jobs have no such bound."""
+
+_MISTAKES = (sa.exc.IntegrityError, sa.exc.ProgrammingError, sa.exc.DataError, sa.exc.NotSupportedError)
+"""What a database says of a statement that is wrong."""
 _OUTAGES = ("08", "28", "3D", "53", "57P", "58")
 """Beginnings of the SQLSTATEs with which PostgreSQL ends or refuses a connection, or cannot work at all.
 
@@ -79,19 +89,24 @@ class Database:
     Args:
         url: ``sqlite+aiosqlite:///…`` or ``postgresql+asyncpg://…``.
         pool_size: connections kept open; as many again may be opened for a burst.
+        statement_seconds: how long a statement may take on PostgreSQL; as long as it likes when ``None``.
     """
 
-    def __init__(self, url: str, *, pool_size: int = 10) -> None:
+    def __init__(self, url: str, *, pool_size: int = 10, statement_seconds: float | None = None) -> None:
         parsed = make_url(url)
         self.is_sqlite = parsed.get_backend_name() == "sqlite"
-        sqlite_args = {"timeout": BUSY_TIMEOUT_SECONDS, "async_creator_fn": sqlite.connect}
+        connect_args: dict[str, Any] = {"timeout": WAIT_SECONDS}
+        if self.is_sqlite:
+            connect_args["async_creator_fn"] = sqlite.connect
+        else:
+            connect_args["command_timeout"] = statement_seconds
         self.engine: AsyncEngine = create_async_engine(
             parsed,
             pool_size=pool_size,
             max_overflow=pool_size,
-            pool_timeout=10,
+            pool_timeout=WAIT_SECONDS,
             pool_pre_ping=not self.is_sqlite,
-            connect_args=sqlite_args if self.is_sqlite else {},
+            connect_args=connect_args,
             # A statement's parameters are patient data: they must not appear in exception texts or logs.
             hide_parameters=True,
         )
@@ -138,9 +153,15 @@ class Database:
             await session.close()
 
     async def ping(self) -> None:
-        """Return when the database answers a statement; raises what the driver raises."""
+        """Return when the database answers and can be written to; raises what the driver raises.
+
+        Nothing can be done without writing, since reading leaves an audit row.
+        """
         async with self._autocommit.connect() as connection:
-            await connection.execute(sa.text("SELECT 1"))
+            if self.is_sqlite:
+                await connection.run_sync(_write_nothing_new)
+            else:
+                await connection.execute(sa.text("SELECT 1"))
 
     async def current_time(self) -> datetime.datetime:
         """Return what time it is for the database; raises what the driver raises."""
@@ -165,11 +186,22 @@ def is_outage(error: sa.exc.SQLAlchemyError) -> bool:
     The driver for PostgreSQL has a plain error for most of what a server says when it goes down or comes up; only the
     SQLSTATE tells it from a statement of ours that makes no sense.
     """
-    if isinstance(error, sa.exc.OperationalError | sa.exc.InterfaceError | sa.exc.TimeoutError):
-        return True
     if not isinstance(error, sa.exc.DBAPIError):
-        return False
-    return error.connection_invalidated or (getattr(error.orig, "sqlstate", None) or "").startswith(_OUTAGES)
+        return isinstance(error, sa.exc.TimeoutError)
+    if error.connection_invalidated or (getattr(error.orig, "sqlstate", None) or "").startswith(_OUTAGES):
+        return True
+    # Whatever else a database says than that a statement is wrong, it cannot do its work at the moment.
+    return not isinstance(error, _MISTAKES)
+
+
+def _write_nothing_new(connection: Connection) -> None:
+    """Write a number in the file's head that nobody uses, as it is; a full disk refuses that, and so does a lock."""
+    number = connection.exec_driver_sql("PRAGMA user_version").scalar_one()
+    connection.exec_driver_sql(f"PRAGMA busy_timeout = {PING_SECONDS * 1000:.0f}")
+    try:
+        connection.exec_driver_sql(f"PRAGMA user_version = {int(number)}")
+    finally:
+        connection.exec_driver_sql(f"PRAGMA busy_timeout = {WAIT_SECONDS * 1000:.0f}")
 
 
 class _Writers:
@@ -190,9 +222,7 @@ class _Writers:
     def _begin(self, connection: Connection) -> None:
         if connection.get_execution_options().get(_IS_READING):
             return
-        began = clock.monotonic_seconds()
-        await_only(self._turn.acquire())
-        tell(WriterWaited(clock.monotonic_seconds() - began))
+        await_only(self._await_turn())
         try:
             # Taking the write lock now, not at the first write, is what makes reading and then writing safe.
             connection.exec_driver_sql("BEGIN IMMEDIATE")
@@ -200,6 +230,16 @@ class _Writers:
             self._turn.release()
             raise
         connection.info[_HOLDS_WRITER_LOCK] = self._turn
+
+    async def _await_turn(self) -> None:
+        began = clock.monotonic_seconds()
+        try:
+            async with asyncio.timeout(WAIT_SECONDS):
+                await self._turn.acquire()
+        except TimeoutError as error:
+            raise sa.exc.TimeoutError("Too many writers wait already.") from error
+        finally:
+            tell(WriterWaited(clock.monotonic_seconds() - began))
 
     def _release(self, _connection: object, record: Any, _error: object = None) -> None:
         turn: asyncio.Lock | None = record.info.pop(_HOLDS_WRITER_LOCK, None)

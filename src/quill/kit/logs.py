@@ -4,6 +4,7 @@ Lines carry slugs, ids, route templates and durations. They never carry bodies, 
 because the text of an exception may quote what a patient wrote; ``where`` gives the place instead.
 """
 
+import contextlib
 import logging
 import sys
 import traceback
@@ -30,7 +31,7 @@ def configure(level: Literal["debug", "info", "warning", "error"], *, as_json: b
         ],
         wrapper_class=structlog.make_filtering_bound_logger(number),
         # Standard output belongs to what a command answers; standard error is looked up anew for each line.
-        logger_factory=lambda *_: structlog.WriteLogger(sys.stderr),
+        logger_factory=lambda *_: _StandardError(),
         cache_logger_on_first_use=False,
     )
     logging.basicConfig(level=max(number, logging.WARNING), format="%(levelname)s %(name)s %(message)s", force=True)
@@ -41,6 +42,18 @@ def _tell(_logger: object, _method: str, line: MutableMapping[str, Any]) -> Muta
     return line
 
 
+class _StandardError:
+    """Writes lines; one that cannot be written, because the disk is full or nobody reads any more, stops no request."""
+
+    def msg(self, line: str) -> None:
+        """Write a line."""
+        with contextlib.suppress(OSError, ValueError):
+            sys.stderr.write(f"{line}\n")
+            sys.stderr.flush()
+
+    debug = info = warning = warn = error = critical = exception = fatal = log = msg
+
+
 def where(error: BaseException) -> str:
     """Return the kind of an error, the kinds that caused it, and the places it came through; never its text."""
     kinds: list[str] = []
@@ -48,6 +61,7 @@ def where(error: BaseException) -> str:
     while link is not None and len(kinds) < 5:
         kinds.append(type(link).__name__)
         link = link.__cause__ or link.__context__
-    frames = traceback.extract_tb(error.__traceback__)[-6:]
-    places = " > ".join(f"{frame.filename.rsplit('/', 1)[-1]}:{frame.lineno}:{frame.name}" for frame in frames)
+    # Walked and not extracted, which would look every source file up on disk: in an outage there are many errors.
+    walked = [(frame.f_code, line) for frame, line in traceback.walk_tb(error.__traceback__)][-6:]
+    places = " > ".join(f"{code.co_filename.rsplit('/', 1)[-1]}:{line}:{code.co_name}" for code, line in walked)
     return f"{' from '.join(kinds)} at {places}"

@@ -46,13 +46,20 @@ class FhirContact:
 
     async def check(self, reader: Reader) -> Contact:
         """Return how the store is, asking it unless that was done a moment ago."""
+        if self._is_believed():
+            return self._contact
+        # Whoever waits here, or for the lock, holds no connection meanwhile: the waiting readers would take them all.
+        await reader.services.database.let_go(reader.session)
         async with self._lock:
-            if clock.monotonic_seconds() >= self._believed_until:
+            if not self._is_believed():
                 is_ready = await _answers(reader)
                 as_of = clock.now() if is_ready else self._contact.as_of
                 self._contact = Contact(is_ready=is_ready, as_of=as_of)
                 self._believed_until = clock.monotonic_seconds() + (GOOD_SECONDS if is_ready else BAD_SECONDS)
             return self._contact
+
+    def _is_believed(self) -> bool:
+        return clock.monotonic_seconds() < self._believed_until
 
 
 async def _answers(reader: Reader) -> bool:
