@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import sqlalchemy as sa
+from argon2 import PasswordHasher
 from starlette.testclient import TestClient
 
 from quill.actor import Actor, Level
@@ -19,12 +20,12 @@ from quill.kit import clock, ids
 from quill.kit.ids import UserId
 from quill.organisations.models import Organisation
 from quill.patients import service as patients
+from quill.settings import Settings
 from quill.unit import RequestFacts, Services, Unit, open_unit
 from tests.published_api import Browser
+from tests.running import BACKGROUND_TASKS, call
 
 PASSWORD = "correct horse battery"
-
-BACKGROUND_TASKS = frozenset({"sweep", "sealer", "letter-template", "feed", "outbox", "outbox-delivery"})
 
 
 class Person:
@@ -76,6 +77,19 @@ class Person:
         return self.client.delete(url, headers=self.csrf | (headers or {}), **kwargs)
 
 
+_hashes: dict[tuple[int, int, int, str], str] = {}
+
+
+def hashed(settings: Settings, password: str) -> str:
+    """Return the hash of a password as these settings want it, made once."""
+    costs = settings.argon2_time_cost, settings.argon2_memory_kib, settings.argon2_parallelism
+    made = _hashes.get((*costs, password))
+    if made is None:
+        hasher = PasswordHasher(time_cost=costs[0], memory_cost=costs[1], parallelism=costs[2])
+        made = _hashes[*costs, password] = hasher.hash(password)
+    return made
+
+
 async def _audit_rows(unit: Unit, act: str) -> Sequence[sa.Row[Any]]:
     columns = AuditEvent.__table__.columns
     return (await unit.session.execute(sa.select(*columns).where(AuditEvent.act == act).order_by(AuditEvent.id))).all()
@@ -103,7 +117,7 @@ class Clinic:
     def run(self, act: Any, *args: Any) -> Any:
         """Run an asynchronous function in the application's own event loop."""
         assert self.client.portal is not None
-        return self.client.portal.call(act, *args)
+        return call(self.client.portal, act, *args)
 
     def in_unit(self, act: Any) -> Any:
         """Run ``act(unit)`` in a transaction of the application."""
@@ -164,7 +178,7 @@ class Clinic:
                 NewPerson(
                     username=name,
                     email=f"{name}@example.org",
-                    password_hash=await self.authenticator.passwords.hash(password),
+                    password_hash=hashed(self.services.settings, password),
                     full_name=full_name,
                     level=level,
                     profession=profession,

@@ -2,10 +2,12 @@
 
 import gc
 import secrets
+import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+from anyio.from_thread import BlockingPortal, start_blocking_portal
 from fastapi import FastAPI
 from starlette.testclient import TestClient
 
@@ -16,6 +18,7 @@ from quill.settings import Settings
 from tests.clinic import Clinic
 from tests.databases import Databases, SqliteDatabases, directory_for_files, make_databases
 from tests.published_api import Browser
+from tests.running import running
 
 # An application of a hundred routes is much to look through for every few hundred new objects.
 gc.freeze()
@@ -32,15 +35,23 @@ def anyio_backend() -> str:
 
 
 @pytest.fixture(scope="session")
-def databases(tmp_path_factory: pytest.TempPathFactory) -> Databases:
-    """Return what makes migrated databases, on SQLite or on the PostgreSQL this run is given."""
-    return make_databases(directory_for_files(tmp_path_factory, "databases"))
+def memory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a directory whose files are in memory where the system can do that."""
+    return directory_for_files(tmp_path_factory, "files")
 
 
 @pytest.fixture(scope="session")
-def sqlite_databases(tmp_path_factory: pytest.TempPathFactory) -> SqliteDatabases:
+def databases(memory: Path) -> Databases:
+    """Return what makes migrated databases, on SQLite or on the PostgreSQL this run is given."""
+    return make_databases(memory)
+
+
+@pytest.fixture(scope="session")
+def sqlite_databases(memory: Path) -> SqliteDatabases:
     """Return what makes migrated SQLite files, for tests about SQLite itself."""
-    return SqliteDatabases(directory_for_files(tmp_path_factory, "sqlite"))
+    directory = memory / "sqlite"
+    directory.mkdir()
+    return SqliteDatabases(directory)
 
 
 @pytest.fixture
@@ -52,11 +63,17 @@ async def sqlite_database(sqlite_databases: SqliteDatabases) -> AsyncIterator[Da
     await database.dispose()
 
 
+@pytest.fixture(scope="session")
+def usual_settings(memory: Path, databases: Databases) -> Settings:
+    """Return what the settings of all tests have in common, read and checked once."""
+    return cheap_settings(memory / "unused", database_url=databases.url)
+
+
 @pytest.fixture
-def settings(tmp_path: Path, databases: Databases) -> Settings:
-    """Return settings of a test's own clinic: a fresh migrated database, cheap password hashing."""
+def settings(memory: Path, databases: Databases, usual_settings: Settings) -> Settings:
+    """Return settings of a test's own clinic: a fresh migrated database, an empty directory, cheap password hashing."""
     databases.renew()
-    return cheap_settings(tmp_path, database_url=databases.url)
+    return usual_settings.model_copy(update={"data_dir": Path(tempfile.mkdtemp(dir=memory))})
 
 
 def cheap_settings(data_dir: Path, **overrides: object) -> Settings:
@@ -84,21 +101,27 @@ async def database(settings: Settings) -> AsyncIterator[Database]:
 
 
 @pytest.fixture(scope="session")
-def application(tmp_path_factory: pytest.TempPathFactory, databases: Databases) -> FastAPI:
+def application(usual_settings: Settings) -> FastAPI:
     """Return the application, assembled once; each test starts it anew on a database of its own."""
-    reused = Database(databases.url)
-    return create_app(
-        cheap_settings(tmp_path_factory.mktemp("unused")),
-        open_services=lambda settings: build_services(settings, reused),
-    )
+    reused = Database(usual_settings.resolved_database_url)
+    return create_app(usual_settings, open_services=lambda settings: build_services(settings, reused))
+
+
+@pytest.fixture(scope="session")
+def portal() -> Iterator[BlockingPortal]:
+    """Return the way into the event loop that applications run in."""
+    with start_blocking_portal("asyncio") as portal:
+        yield portal
 
 
 @pytest.fixture
-def client(application: FastAPI, settings: Settings) -> Iterator[TestClient]:
+def client(application: FastAPI, settings: Settings, portal: BlockingPortal) -> Iterator[TestClient]:
     """Return a browser without a login at a running application; it checks every answer."""
     application.state.settings = settings
-    with Browser(application, raise_server_exceptions=False) as client:
-        yield client
+    with running(application, portal):
+        browser = Browser(application, raise_server_exceptions=False)
+        browser.portal = portal
+        yield browser
 
 
 @pytest.fixture

@@ -130,14 +130,13 @@ async def _migrate(url: str) -> None:
 
 
 def directory_for_files(factory: pytest.TempPathFactory, name: str) -> Path:
-    """Return a directory for database files: in memory where the system has such a place, so that commits cost little.
+    """Return a directory for tests' files: in memory where the system has such a place, so that commits cost little.
 
     What a commit survives is not what these tests can show; ``tests/cli`` uses a real disk.
     """
-    made = factory.mktemp(name)
-    memory = Path("/dev/shm")  # noqa: S108 - made unique below, and removed with the link to it
+    memory = Path("/dev/shm")  # noqa: S108 - what is made there is unique, and removed in the end
     if not (memory.is_dir() and os.access(memory, os.W_OK)):
-        return made
+        return factory.mktemp(name)
     directory = Path(tempfile.mkdtemp(prefix="quill-test-", dir=memory))
     atexit.register(shutil.rmtree, directory, ignore_errors=True)
     return directory

@@ -9,6 +9,7 @@ import jsonschema_rs
 from starlette.testclient import TestClient
 
 from quill.cli.reference import published_document
+from tests.running import OneTrip
 
 UNPUBLISHED = re.compile(r"/|/api/docs(/.*)?|/api/openapi\.json")
 """Pages for people; they are not part of the API."""
@@ -76,7 +77,19 @@ def check_answer(method: str, path: str, status: int, content_type: str, body: A
 
 
 class Browser(TestClient):
-    """A test client that checks every answer against the published API."""
+    """A test client that checks every answer against the published API.
+
+    Args:
+        app: the application, running already where ``portal`` is set; else entering this starts it.
+        raise_server_exceptions: whether what goes wrong in the application goes wrong here too.
+        client: the address and port requests come from.
+    """
+
+    def __init__(
+        self, app: Any, *, raise_server_exceptions: bool = True, client: tuple[str, int] = ("testclient", 50000)
+    ) -> None:
+        super().__init__(app)
+        self._transport = OneTrip(app, lambda: self.portal, raises=raise_server_exceptions, client=client)
 
     def request(self, method: str, url: Any, **kwargs: Any) -> Any:
         """Send a request and check its answer."""

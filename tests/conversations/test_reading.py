@@ -13,8 +13,8 @@ from quill.actor import Actor, Level
 from quill.conversations import queries, visibility
 from quill.conversations import service as conversations
 from quill.conversations.models import Conversation
+from quill.conversations.queries import Wanted
 from quill.conversations.schemas import ConversationIn
-from quill.conversations.visibility import Wanted
 from quill.identity import service as identity
 from quill.kit.ids import ConversationId, OrganisationId, PatientId, UserId
 from quill.patients.models import PatientIndex
@@ -375,7 +375,7 @@ def test_a_page_is_read_from_indexes(clinic: Clinic, place: Surgery) -> None:
 
     def plan(person: Person, about: str | None = None) -> list[str]:
         wanted = Wanted(limit=51, patient_id=PatientId(about) if about is not None else None)
-        found: list[str] = clinic.run(explain, visibility.newest_visible(_actor(clinic, person), wanted))
+        found: list[str] = clinic.run(explain, queries.newest_visible(_actor(clinic, person), wanted))
         return found
 
     for found in (
@@ -392,7 +392,7 @@ def test_a_page_is_read_from_indexes(clinic: Clinic, place: Surgery) -> None:
 
 def test_lists_agree_with_the_rule_whatever_the_way(clinic: Clinic, place: Surgery) -> None:
     """Where conversations are looked for never decides what may be read."""
-    many = [clinic.organisation(f"Place {number}") for number in range(visibility.MOST_BRANCHES + 5)]
+    many = [clinic.organisation(f"Place {number}") for number in range(queries.MOST_BRANCHES + 5)]
     everywhere = clinic.clinician(place.organisation, *many)
     second = clinic.patient(many[-1])
     another = clinic.clinician(many[-1])

@@ -18,14 +18,17 @@ LONGEST_FILE_IN_LINES = 400
 
 MAY_CALL = {
     # Decision 0002: the edge commits a unit; nothing else ends a transaction.
-    "commit": ("kit/database.py", "unit.py", "migrations/"),
-    "rollback": ("kit/database.py", "unit.py", "migrations/"),
+    "commit": ("kit/database.py", "kit/sqlite.py", "unit.py", "migrations/"),
+    "rollback": ("kit/database.py", "kit/sqlite.py", "unit.py", "migrations/"),
     "checkpoint": ("unit.py", "intents/"),
     # Decision 0014: one engine, prepared in one place. Migrations run alone.
     "create_engine": ("kit/database.py", "migrations/"),
     "create_async_engine": ("kit/database.py", "migrations/"),
     "async_engine_from_config": ("migrations/",),
 }
+
+# What is asked of the tables is in one place of each slice, so that indexes, locks and rights can be judged together.
+MAY_SELECT = ("adapters/", "kit/", "migrations/")
 
 
 class Source(NamedTuple):
@@ -53,6 +56,21 @@ def misplaced_calls(source: Source) -> Iterator[str]:
             name = _called(node)
             if name in MAY_CALL and not source.path.startswith(MAY_CALL[name]):
                 yield f"line {node.lineno}: {name}()"
+
+
+def misplaced_selects(source: Source) -> Iterator[str]:
+    is_queries = any(part in {"queries", "queries.py"} for part in source.path.split("/"))
+    if is_queries or source.path.startswith(MAY_SELECT):
+        return
+    for node in source.nodes:
+        if isinstance(node, ast.Call) and (_called(node) == "select" or _is_written_select(node)):
+            yield f"line {node.lineno}: {_called(node)}()"
+
+
+def _is_written_select(node: ast.Call) -> bool:
+    texts = (found.value for found in ast.walk(node) if isinstance(found, ast.Constant))
+    written = " ".join(text for text in texts if isinstance(text, str)).lstrip().lower()
+    return _called(node) in {"text", "exec_driver_sql"} and written.startswith(("select", "with"))
 
 
 def relative_imports(source: Source) -> Iterator[str]:
@@ -103,6 +121,7 @@ def _named(node: ast.expr) -> str | None:
 RULES: list[Callable[[Source], Iterator[str]]] = [
     overlong,
     misplaced_calls,
+    misplaced_selects,
     relative_imports,
     lazy_relationships,
     undocumented,
@@ -141,6 +160,10 @@ def test_every_error_code_belongs_to_one_class() -> None:
         (misplaced_calls, "patients/service.py", "async def f(s):\n    await s.rollback()\n"),
         (misplaced_calls, "letters/service.py", "async def f(unit):\n    await unit.checkpoint()\n"),
         (misplaced_calls, "app.py", "engine = create_async_engine('sqlite://')\n"),
+        (misplaced_selects, "patients/service.py", "rows = sa.select(Patient)\n"),
+        (misplaced_selects, "patients/service.py", "rows = Patient.__table__.select()\n"),
+        (misplaced_selects, "cli/doctor.py", "now = sa.text(\"SELECT julianday('now')\")\n"),
+        (misplaced_selects, "cli/doctor.py", "now = connection.exec_driver_sql(' select ' f'{what}')\n"),
         (relative_imports, "app.py", "from . import kit\n"),
         (lazy_relationships, "patients/models.py", "letters = relationship('Letter')\n"),
         (undocumented, "app.py", "x = 1\n"),
@@ -157,6 +180,11 @@ def test_rule_finds_a_planted_violation(rule: Callable[[Source], Iterator[str]],
     [
         (misplaced_calls, "unit.py", "async def f(s):\n    await s.commit()\n"),
         (misplaced_calls, "intents/service.py", "async def f(unit):\n    await unit.checkpoint()\n"),
+        (misplaced_selects, "patients/queries.py", "rows = sa.select(Patient)\n"),
+        (misplaced_selects, "identity/queries/people.py", "rows = sa.select(Person)\n"),
+        (misplaced_selects, "adapters/fhir/embedded.py", "rows = sa.select(Resource)\n"),
+        (misplaced_selects, "patients/models.py", "LIVE = sa.text('is_active')\n"),
+        (misplaced_selects, "access/service.py", "tied = sa.exists().where(condition)\n"),
         (lazy_relationships, "patients/models.py", "names = relationship('Name', lazy='raise')\n"),
         (undocumented, "migrations/versions/1.py", "x = 1\n"),
         (undocumented, "app.py", '"""Doc."""\ndef _f(): ...\n'),

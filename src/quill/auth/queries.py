@@ -1,6 +1,7 @@
 """Every SELECT about logins and reset links."""
 
 import datetime
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,9 +13,9 @@ from quill.identity import service as identity
 from quill.kit.ids import LoginId, UserId
 
 
-async def login_with_person(session: AsyncSession, login_id: LoginId) -> sa.Row[Any] | None:
-    """Return a login and everything about its person's rights, in one statement."""
-    statement = (
+@functools.cache
+def _login_with_person() -> sa.Select[*tuple[Any, ...]]:
+    return (
         identity.person_select()
         .join(Login, Login.user_id == identity.PERSON_ID)
         .add_columns(
@@ -25,9 +26,13 @@ async def login_with_person(session: AsyncSession, login_id: LoginId) -> sa.Row[
             Login.expires_at,
             Login.ended_at,
         )
-        .where(Login.id == login_id)
+        .where(Login.id == sa.bindparam("wanted", type_=Login.id.type))
     )
-    return (await session.execute(statement)).first()
+
+
+async def login_with_person(session: AsyncSession, login_id: LoginId) -> sa.Row[Any] | None:
+    """Return a login and everything about its person's rights, in one statement, which every request begins with."""
+    return (await session.execute(_login_with_person(), {"wanted": login_id})).first()
 
 
 async def lock_login(session: AsyncSession, login_id: LoginId) -> Login | None:

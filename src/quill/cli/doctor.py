@@ -96,15 +96,7 @@ async def _services(services: Services) -> AsyncIterator[Finding]:
 
 
 async def _clock(services: Services) -> Finding:
-    async with services.database.reading() as session:
-        if services.database.is_sqlite:
-            theirs = datetime.datetime.fromtimestamp(
-                float((await session.scalar(sa.text("SELECT (julianday('now') - 2440587.5) * 86400.0"))) or 0),
-                datetime.UTC,
-            )
-        else:
-            theirs = (await session.execute(sa.select(sa.func.clock_timestamp()))).scalar_one()
-    skew = abs(clock.now() - theirs)
+    skew = abs(clock.now() - await services.database.current_time())
     return Finding(
         "clock",
         is_well=skew <= LARGEST_CLOCK_SKEW,

@@ -9,8 +9,8 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import aliased
 
+from quill.conversations import queries
 from quill.conversations.models import Conversation, ConversationOrganisation, ConversationParticipant, Message
 from quill.conversations.projection import PREVIEW_CHARACTERS, conversation_row, participant_row
 from quill.ports.fhir_communication import ConversationFacts
@@ -71,16 +71,12 @@ async def settle(session: AsyncSession, numbers: Collection[int] | None = None) 
 
 
 def _of_conversations() -> Iterator[sa.Update]:
-    in_it = Message.conversation_id == Conversation.id
-    newest = sa.select(Message).where(in_it).order_by(Message.created_at.desc(), Message.id.desc()).limit(1)
     yield sa.update(Conversation).values(
-        last_message_at=newest.with_only_columns(Message.created_at).scalar_subquery(),
-        last_message_preview=newest.with_only_columns(
-            sa.func.substr(Message.body, 1, PREVIEW_CHARACTERS)
-        ).scalar_subquery(),
+        last_message_at=queries.of_newest_message(Message.created_at),
+        last_message_preview=queries.of_newest_message(sa.func.substr(Message.body, 1, PREVIEW_CHARACTERS)),
     )
     replied = sa.exists().where(
-        in_it,
+        Message.conversation_id == Conversation.id,
         Message.sender_id != Conversation.created_by_user_id,
         Message.created_at > Conversation.status_changed_at,
     )
@@ -96,21 +92,9 @@ def _of_conversations() -> Iterator[sa.Update]:
 
 
 def _of_places_in_lists() -> Iterator[sa.Update]:
-    participant, marker = ConversationParticipant, aliased(Message)
-    is_after_marker = sa.exists().where(
-        marker.id == participant.last_read_message_id,
-        sa.tuple_(Message.created_at, Message.id) > sa.tuple_(marker.created_at, marker.id),
+    yield sa.update(ConversationParticipant).values(
+        unread_count=queries.unread_messages(), active_at=queries.activity_of(ConversationParticipant.conversation_id)
     )
-    unread = sa.select(sa.func.count()).where(
-        Message.conversation_id == participant.conversation_id,
-        Message.sender_id != participant.user_id,
-        sa.or_(participant.last_read_message_id.is_(None), is_after_marker),
+    yield sa.update(ConversationOrganisation).values(
+        active_at=queries.activity_of(ConversationOrganisation.conversation_id)
     )
-    yield sa.update(participant).values(
-        unread_count=unread.correlate(participant).scalar_subquery(), active_at=_activity(participant.conversation_id)
-    )
-    yield sa.update(ConversationOrganisation).values(active_at=_activity(ConversationOrganisation.conversation_id))
-
-
-def _activity(number: sa.ColumnElement[int] | Any) -> sa.ScalarSelect[Any]:
-    return sa.select(Conversation.updated_at).where(Conversation.id == number).scalar_subquery()

@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from quill.conversations import queries
 from quill.conversations.models import NumberSeries
 
 Series = Literal["conversation", "message"]
@@ -27,10 +28,7 @@ async def take(session: AsyncSession, series: Series, count: int = 1) -> list[in
         )
         last = (await session.execute(statement)).scalar_one()
         return list(range(last - count + 1, last + 1))
-    rows = await session.scalars(
-        sa.select(sa.func.nextval(_sequence(series))).select_from(sa.func.generate_series(1, count))
-    )
-    return sorted(rows)
+    return await queries.next_values(session, series, count)
 
 
 async def skip_to(session: AsyncSession, series: Series, last: int) -> None:
@@ -48,11 +46,7 @@ async def skip_to(session: AsyncSession, series: Series, last: int) -> None:
         return
     # A sequence knows no "at least": take one, and go on from there or from what is in use.
     reached = (await take(session, series))[0]
-    await session.execute(sa.select(sa.func.setval(_sequence(series), max(reached, last))))
-
-
-def _sequence(series: Series) -> sa.Function[str]:
-    return sa.func.pg_get_serial_sequence(series, "id")
+    await queries.set_value(session, series, max(reached, last))
 
 
 def _is_sqlite(session: AsyncSession) -> bool:

@@ -135,26 +135,13 @@ class ChangeKind:
         return {"conversation_id": row.id}
 
 
-class EndKind:
+class EndKind(ChangeKind):
     """The header's correction after somebody's part was ended in the tables; left to the sweep, and audited by it.
 
     The payload holds the change and the conversation.
     """
 
     name = "participation-end"
-
-    def joins_transaction(self, unit: Unit) -> bool:
-        """Tell whether the FHIR store shares the unit's transaction."""
-        return unit.fhir.joins_transaction
-
-    async def write(self, unit: Unit, payload: Document) -> Document:
-        """Take the person out of the header as it is now; returns the header without."""
-        return _written(await headers.apply(unit, payload["fhir_id"], payload["change"]))
-
-    async def has_landed(self, unit: Unit, payload: Document) -> Document | bool:
-        """Return the header if the person is out of it, otherwise ``False``."""
-        stored, facts = await headers.read(unit.fhir, payload["fhir_id"])
-        return _written(stored) if headers.applied(facts, payload["change"]) == facts else False
 
     async def project(self, unit: Unit, actor: Actor, payload: Document) -> Document:
         """Bring the conversation up to date with whatever else the header says by now."""

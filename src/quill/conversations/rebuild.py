@@ -118,8 +118,7 @@ async def _rebuild_messages(unit: Unit, known: dict[str, int]) -> tuple[int, int
 
 async def _drop_without_messages(unit: Unit) -> int:
     """Take out the headers whose first message never arrived: whoever began them was told that it failed."""
-    has_message = sa.exists().where(Message.conversation_id == Conversation.id)
-    empty = list(await unit.session.scalars(sa.select(Conversation.id).where(~has_message)))
+    empty = await queries.conversations_without_messages(unit.session)
     for block in filling.blocks(empty):
         for table, number in (
             (ConversationParticipant, ConversationParticipant.conversation_id),

@@ -29,6 +29,7 @@ PERSON_PATIENT_ID = UserAccount.patient_id
 """The person's own patient record, if linked."""
 
 person_select = queries.person_select
+person_exists = queries.person_exists
 related_patients = queries.related_patients
 is_related = queries.is_related
 cares_for_many = queries.cares_for_many
@@ -43,8 +44,8 @@ add_staff_membership = memberships.add_staff_membership
 add_patient_membership = memberships.add_patient_membership
 grant_access = grants.grant_access
 end_access = grants.end_access
-holds_access = grants.holds_access
-grants_page = grants.grants_page
+holds_access = queries.holds_access
+grants_page = queries.grants_page
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,11 +120,6 @@ async def find_actors(session: AsyncSession, settings: Settings, user_ids: Colle
     """Return those of some people whose accounts exist and are active, as actors; one statement."""
     rows = await session.execute(person_select().where(UserAccount.id.in_(user_ids), UserAccount.is_active))
     return {UserId(row.id): actor_from(row, settings) for row in rows}
-
-
-async def person_exists(session: AsyncSession, user_id: UserId) -> bool:
-    """Tell whether there is such an account, disabled or not."""
-    return await session.scalar(sa.select(UserAccount.id).where(UserAccount.id == user_id)) is not None
 
 
 async def find_linked_person(session: AsyncSession, patient_id: PatientId) -> UserId | None:

@@ -18,7 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engin
 from sqlalchemy.orm import DeclarativeBase
 from sqlalchemy.util import await_only
 
-from quill.kit import clock
+from quill.kit import clock, sqlite
 from quill.kit.observing import WriterWaited, tell
 
 BUSY_TIMEOUT_SECONDS = 30
@@ -77,14 +77,14 @@ class Database:
     def __init__(self, url: str, *, pool_size: int = 10) -> None:
         parsed = make_url(url)
         self.is_sqlite = parsed.get_backend_name() == "sqlite"
-        connect_args: dict[str, Any] = {"timeout": BUSY_TIMEOUT_SECONDS} if self.is_sqlite else {}
+        sqlite_args = {"timeout": BUSY_TIMEOUT_SECONDS, "async_creator_fn": sqlite.connect}
         self.engine: AsyncEngine = create_async_engine(
             parsed,
             pool_size=pool_size,
             max_overflow=pool_size,
             pool_timeout=10,
             pool_pre_ping=not self.is_sqlite,
-            connect_args=connect_args,
+            connect_args=sqlite_args if self.is_sqlite else {},
             # A statement's parameters are patient data: they must not appear in exception texts or logs.
             hide_parameters=True,
         )
@@ -135,6 +135,16 @@ class Database:
         async with self._autocommit.connect() as connection:
             await connection.execute(sa.text("SELECT 1"))
 
+    async def current_time(self) -> datetime.datetime:
+        """Return what time it is for the database; raises what the driver raises."""
+        async with self.reading() as session:
+            if not self.is_sqlite:
+                there: datetime.datetime = (await session.execute(sa.select(sa.func.clock_timestamp()))).scalar_one()
+                return there
+            # julianday counts days, and 1970 began in the middle of one.
+            seconds = await session.scalar(sa.text("SELECT (julianday('now') - 2440587.5) * 86400.0"))
+            return datetime.datetime.fromtimestamp(float(seconds or 0), datetime.UTC)
+
     async def dispose(self) -> None:
         """Close every connection; the next use opens new ones."""
         await self.engine.dispose()
@@ -142,21 +152,11 @@ class Database:
             self._writers.start_anew()
 
 
-def _set_pragmas(connection: Any, _record: object) -> None:
-    # The driver must not open transactions by itself: on_begin decides between BEGIN IMMEDIATE and none.
-    connection.isolation_level = None
-    cursor = connection.cursor()
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "temp_store=MEMORY"):
-        cursor.execute(f"PRAGMA {pragma}")
-    cursor.close()
-
-
 class _Writers:
     """The queue of this process's writers of one SQLite file."""
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._turn = asyncio.Lock()
-        event.listen(engine.sync_engine, "connect", _set_pragmas)
         event.listen(engine.sync_engine, "begin", self._begin)
         # The turn ends only after the database has really ended the transaction: the commit and rollback events fire
         # before the driver acts, so the release waits for the connection's return to the pool.

@@ -152,9 +152,8 @@ async def read_letter(reader: Reader, actor: Actor, path: LetterPath) -> Letter:
         OpenEhrRefused: 502, what it answered is no letter.
     """
     with _noting_refusals(reader, actor, Act.LETTER_READ, path.patient_id, path.uid):
-        wanted = _checked_uid(path.uid)
-        ehr_id = await reader.openehr.find_ehr(path.patient_id)
-        stored = await reader.openehr.find(ehr_id, wanted) if ehr_id is not None else None
+        ehr_id, wanted = await _place(reader, path)
+        stored = await reader.openehr.find(ehr_id, wanted)
         if stored is None or not is_letter(stored):
             raise LetterNotFound
         letter = _letter(stored)
@@ -171,10 +170,8 @@ async def list_letter_versions(reader: Reader, actor: Actor, path: LetterPath) -
         OpenEhrRefused: 502, what it answered is no letter.
     """
     with _noting_refusals(reader, actor, Act.LETTER_READ, path.patient_id, path.uid):
-        wanted = _checked_uid(path.uid)
-        ehr_id = await reader.openehr.find_ehr(path.patient_id)
-        versions = await reader.openehr.versions(ehr_id, wanted) if ehr_id is not None else []
-        letters = [_letter(stored) for stored in versions if is_letter(stored)]
+        ehr_id, wanted = await _place(reader, path)
+        letters = [_letter(stored) for stored in await reader.openehr.versions(ehr_id, wanted) if is_letter(stored)]
         if not letters:
             raise LetterNotFound
     audit.record(reader, actor, Act.LETTER_READ, patient_id=path.patient_id, subject=f"letter:{object_id_of(wanted)}")
@@ -231,6 +228,15 @@ def _checked_uid(uid: str) -> CompositionUid:
     if _UID.fullmatch(uid) is None:
         raise LetterNotFound
     return CompositionUid(uid)
+
+
+async def _place(reader: Reader, path: LetterPath) -> tuple[str, CompositionUid]:
+    """Return where a letter is looked for: in which EHR, and under which uid."""
+    wanted = _checked_uid(path.uid)
+    ehr_id = await reader.openehr.find_ehr(path.patient_id)
+    if ehr_id is None:
+        raise LetterNotFound
+    return ehr_id, wanted
 
 
 async def _check_known(reader: Reader, patient_id: PatientId) -> None:

@@ -9,6 +9,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from quill.outbox.models import LiveEventRow, OutboxEntry
 
+_LIVE_EVENT_LOCK = 0x9E11
+"""Key of the PostgreSQL advisory lock that orders live events; any number nothing else of ours uses."""
+
 
 def _is_due(now: datetime.datetime) -> sa.ColumnElement[bool]:
     return sa.and_(
@@ -60,6 +63,11 @@ async def backlog(session: AsyncSession) -> list[sa.Row[Any]]:
         .group_by(*columns)
     )
     return list(await session.execute(statement))
+
+
+async def lock_live_events(session: AsyncSession) -> None:
+    """Wait until nobody else's live events are on their way to a commit; PostgreSQL only."""
+    await session.execute(sa.select(sa.func.pg_advisory_xact_lock(_LIVE_EVENT_LOCK)))
 
 
 async def events_after(session: AsyncSession, last_id: int, limit: int) -> list[sa.Row[Any]]:

@@ -28,9 +28,6 @@ PUSH_MAXIMUM_AGE = datetime.timedelta(hours=6)
 Channel = Literal["mail", "push"]
 EventKind = Literal["message", "read", "status", "letter"]
 
-_LIVE_EVENT_LOCK = 0x9E11
-"""Key of the PostgreSQL advisory lock that orders live events; any number nothing else of ours uses."""
-
 
 @dataclass(frozen=True, slots=True)
 class LiveEvent:
@@ -103,7 +100,7 @@ async def publish(unit: Unit, event: LiveEvent) -> None:
         if not unit.services.database.is_sqlite:
             # A listener resumes after the highest id it saw, so a lower one must not become visible later. The lock
             # is taken as the last thing before the commit, when nothing else is waited for: it cannot deadlock.
-            await unit.session.execute(sa.select(sa.func.pg_advisory_xact_lock(_LIVE_EVENT_LOCK)))
+            await queries.lock_live_events(unit.session)
         await unit.session.execute(sa.insert(LiveEventRow).values(row))
 
     unit.before_commit(write)

@@ -7,7 +7,7 @@ from quill.actor import Actor
 from quill.audit import service as audit
 from quill.audit.service import Act
 from quill.conversations import queries
-from quill.conversations.queries import Row
+from quill.conversations.queries import Row, Wanted
 from quill.conversations.schemas import (
     ConversationDetailOut,
     ConversationListOut,
@@ -16,7 +16,6 @@ from quill.conversations.schemas import (
     ParticipantOut,
 )
 from quill.conversations.service import finding, marking, wire
-from quill.conversations.visibility import Wanted
 from quill.errors import PatientDeactivated
 from quill.kit.ids import ConversationId, MessageId, PatientId, is_fhir_id
 from quill.kit.paging import MAXIMUM_ROWS, BadCursor, Page, PageRequest, cursor_of

@@ -1,7 +1,8 @@
-"""Every SELECT about conversations; which of them somebody may read is decided in ``visibility``."""
+"""Conversations, people and messages as they are shown and changed."""
 
 import datetime
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import sqlalchemy as sa
@@ -9,14 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from quill.actor import Actor
 from quill.conversations.models import Conversation, ConversationParticipant, Message, ParticipationEnd
-from quill.conversations.visibility import (
-    CONVERSATION,
-    OWNER,
-    PARTICIPANT,
-    Wanted,
-    newest_visible,
-    visible_conversations,
-)
+from quill.conversations.visibility import CONVERSATION, OWNER, PARTICIPANT, visible_conversations
 from quill.identity import service as identity
 from quill.kit.database import UtcDateTime
 from quill.kit.ids import ConversationId, MessageId, PatientId, UserId
@@ -27,6 +21,9 @@ Select: TypeAlias = sa.Select[*tuple[Any, ...]]
 
 HIGHEST_NUMBER = 2**31 - 1
 """No conversation has a higher one; PostgreSQL refuses to compare its column with more."""
+
+MOST_BRANCHES = 40
+"""Organisations looked through one by one; SQLite takes at most 500 parts of a compound SELECT (SQLite, limits)."""
 
 _MESSAGE = Message.__table__
 _MINE = PARTICIPANT.alias("mine")
@@ -73,6 +70,23 @@ _MESSAGES: Select = sa.select(
 ).where(_MESSAGE.c.sender_id == identity.PERSON_ID)
 
 
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a list is to hold.
+
+    Attributes:
+        limit: how many rows.
+        after: the sort key, ``updated_at`` and id, of the row before.
+        status: only conversations of this status.
+        patient_id: only conversations about this patient.
+    """
+
+    limit: int
+    after: tuple[datetime.datetime, int] | None = None
+    status: str | None = None
+    patient_id: PatientId | None = None
+
+
 def _conversation_select(actor: Actor) -> Select:
     """Select conversations, each with the actor's own participation: ``my_role`` is ``None`` without one."""
     return _CONVERSATIONS.outerjoin_from(
@@ -94,6 +108,58 @@ async def visible_page(session: AsyncSession, actor: Actor, wanted: Wanted) -> S
     statement = _conversation_select(actor).join(found, found.c.id == CONVERSATION.c.id)
     rows: Sequence[Row] = (await session.execute(statement.order_by(found.c.active_at.desc(), found.c.id.desc()))).all()
     return rows
+
+
+def newest_visible(actor: Actor, wanted: Wanted) -> Select:
+    """Return the select of the ids of a page, newest activity first.
+
+    An index gives them in order, so a page costs a page: the conversations' own for an admin or one patient, otherwise
+    those of the actor's participations and organisations, merged. Where they are looked for never decides what may be
+    read: each branch carries the whole condition.
+    """
+    if actor.is_admin or wanted.patient_id is not None:
+        return _branch(actor, wanted, CONVERSATION, sa.true())
+    branches = [branch.subquery() for branch in _branches(actor, wanted)]
+    # UNION drops the repetitions: many conversations are reached by more than one way.
+    found = sa.union(*(sa.select(branch.c.active_at, branch.c.id) for branch in branches)).subquery()
+    return (
+        sa.select(found.c.active_at, found.c.id)
+        .order_by(found.c.active_at.desc(), found.c.id.desc())
+        .limit(wanted.limit)
+    )
+
+
+def _branches(actor: Actor, wanted: Wanted) -> Iterator[Select]:
+    yield _branch(actor, wanted, PARTICIPANT, PARTICIPANT.c.user_id == actor.user_id)
+    yield _branch(actor, wanted, CONVERSATION, CONVERSATION.c.patient_id.in_(identity.granted_patients(actor)))
+    if actor.patient_id is not None:
+        yield _branch(actor, wanted, CONVERSATION, CONVERSATION.c.patient_id == actor.patient_id)
+    ways = min(len(actor.organisation_ids), MOST_BRANCHES)
+    for way in range(ways):
+        some = actor.organisation_ids[way::ways]
+        column = OWNER.c.organisation_id
+        yield _branch(actor, wanted, OWNER, column == some[0] if len(some) == 1 else column.in_(some))
+
+
+def _branch(actor: Actor, wanted: Wanted, way: sa.FromClause, condition: sa.ColumnElement[bool]) -> Select:
+    """Return the select of one way to the newest conversations: the first ``limit`` it leads to."""
+    if way is CONVERSATION:
+        active_at, number = CONVERSATION.c.updated_at, CONVERSATION.c.id
+        statement = sa.select(active_at.label("active_at"), number.label("id"))
+    else:
+        active_at, number = way.c.active_at, way.c.conversation_id
+        statement = sa.select(active_at.label("active_at"), number.label("id")).join_from(
+            way, CONVERSATION, CONVERSATION.c.id == number
+        )
+    statement = statement.where(condition, visible_conversations(actor))
+    if wanted.patient_id is not None:
+        statement = statement.where(CONVERSATION.c.patient_id == wanted.patient_id)
+    if wanted.status is not None:
+        statement = statement.where(CONVERSATION.c.status == wanted.status)
+    if wanted.after is not None:
+        instant, last = wanted.after
+        statement = statement.where(sa.tuple_(active_at, number) < sa.tuple_(sa.literal(instant, UtcDateTime()), last))
+    return statement.order_by(active_at.desc(), number.desc()).limit(wanted.limit)
 
 
 async def may_read(session: AsyncSession, actor: Actor, conversation_id: ConversationId) -> bool:
@@ -232,38 +298,3 @@ async def organisation_ids(session: AsyncSession, conversation_id: ConversationI
     """Return whose conversation it is."""
     statement = sa.select(OWNER.c.organisation_id).where(OWNER.c.conversation_id == conversation_id)
     return list(await session.scalars(statement.order_by(OWNER.c.organisation_id)))
-
-
-async def read_markers(session: AsyncSession) -> Sequence[Row]:
-    """Return how far everybody has read everywhere, for a rebuilding that must not forget it."""
-    statement = sa.select(
-        PARTICIPANT.c.conversation_id,
-        PARTICIPANT.c.user_id,
-        PARTICIPANT.c.last_read_message_id,
-        PARTICIPANT.c.last_read_at,
-    )
-    return (await session.execute(statement.where(PARTICIPANT.c.last_read_message_id.is_not(None)))).all()
-
-
-async def highest_numbers(session: AsyncSession) -> tuple[int, int]:
-    """Return the highest number of a conversation and of a message."""
-    row = (
-        await session.execute(
-            sa.select(
-                sa.select(sa.func.max(CONVERSATION.c.id)).scalar_subquery().label("conversation"),
-                sa.select(sa.func.max(_MESSAGE.c.id)).scalar_subquery().label("message"),
-            )
-        )
-    ).one()
-    return row.conversation or 0, row.message or 0
-
-
-async def header_versions(session: AsyncSession) -> dict[str, int]:
-    """Return the version of the FHIR header each conversation was last brought up to date with, by its id."""
-    statement = sa.select(Conversation.fhir_conversation_id, Conversation.header_version)
-    return {row.fhir_conversation_id: row.header_version for row in await session.execute(statement)}
-
-
-async def message_fhir_ids(session: AsyncSession) -> Sequence[str]:
-    """Return the FHIR ids of all messages."""
-    return (await session.scalars(sa.select(Message.fhir_communication_id))).all()

@@ -1,0 +1,171 @@
+"""Accounts: actors, credentials, lists of people."""
+
+import functools
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from quill.actor import Level
+from quill.identity.models import OrganisationStaffMember, ProfessionalRegistration, UserAccount, UserRole
+from quill.kit.ids import PatientId, UserId
+
+SEPARATOR = "\n"
+"""Between aggregated names; no role name holds a line break."""
+
+SHOWN = (
+    UserAccount.username,
+    UserAccount.full_name,
+    UserAccount.email,
+    UserAccount.permission_level,
+    UserAccount.is_active,
+)
+"""What every list of people has of each."""
+
+
+@functools.cache
+def person_select() -> sa.Select[*tuple[Any, ...]]:
+    """Return a select of everything that makes an actor, one row per person and one statement in all.
+
+    Made once: it is part of every request, and making it costs more than sending it.
+    """
+    roles = (
+        sa.select(sa.func.aggregate_strings(UserRole.role, SEPARATOR))
+        .where(UserRole.user_id == UserAccount.id)
+        .correlate(UserAccount)
+        .scalar_subquery()
+    )
+    registration = ProfessionalRegistration.body + ":" + ProfessionalRegistration.number
+    registrations = (
+        sa.select(sa.func.aggregate_strings(registration, SEPARATOR))
+        .where(ProfessionalRegistration.user_id == UserAccount.id)
+        .correlate(UserAccount)
+        .scalar_subquery()
+    )
+    organisations = (
+        sa.select(sa.func.aggregate_strings(sa.cast(OrganisationStaffMember.organisation_id, sa.String(20)), SEPARATOR))
+        .where(OrganisationStaffMember.user_id == UserAccount.id)
+        .correlate(UserAccount)
+        .scalar_subquery()
+    )
+    primary = (
+        sa.select(OrganisationStaffMember.organisation_id)
+        .where(OrganisationStaffMember.user_id == UserAccount.id, OrganisationStaffMember.is_primary)
+        .correlate(UserAccount)
+        .scalar_subquery()
+    )
+    return sa.select(
+        UserAccount.id,
+        *SHOWN,
+        UserAccount.is_totp_enabled,
+        UserAccount.patient_id,
+        UserAccount.base_profession,
+        UserAccount.additional_competencies,
+        UserAccount.removed_competencies,
+        roles.label("roles"),
+        registrations.label("registrations"),
+        organisations.label("organisations"),
+        primary.label("primary_organisation_id"),
+    )
+
+
+def credentials_select() -> sa.Select[*tuple[Any, ...]]:
+    """Return the select of what sign-in needs to know about an account."""
+    return sa.select(
+        UserAccount.id,
+        UserAccount.username,
+        UserAccount.email,
+        UserAccount.password_hash,
+        UserAccount.is_active,
+        UserAccount.is_totp_enabled,
+        UserAccount.totp_secret,
+    )
+
+
+async def lock_person(session: AsyncSession, user_id: UserId) -> UserAccount | None:
+    """Return a person's row, locked: serialises changes to one account."""
+    return await session.get(UserAccount, user_id, with_for_update=True, populate_existing=True)
+
+
+async def person_exists(session: AsyncSession, user_id: UserId) -> bool:
+    """Tell whether there is such an account, disabled or not."""
+    return await session.scalar(sa.select(UserAccount.id).where(UserAccount.id == user_id)) is not None
+
+
+async def linked_person(session: AsyncSession, patient_id: PatientId) -> int | None:
+    """Return the active account linked to a patient's record."""
+    return await session.scalar(
+        sa.select(UserAccount.id).where(UserAccount.patient_id == patient_id, UserAccount.is_active)
+    )
+
+
+async def linked_patient(session: AsyncSession, user_id: UserId) -> str | None:
+    """Return the patient record that is an account's own."""
+    return await session.scalar(sa.select(UserAccount.patient_id).where(UserAccount.id == user_id))
+
+
+async def taken(session: AsyncSession, *, username: str, email: str, but: UserId | None = None) -> tuple[bool, bool]:
+    """Tell whether a folded username and a folded e-mail address belong to somebody else."""
+    others = UserAccount.id != (but or 0)
+    row = (
+        await session.execute(
+            sa.select(
+                sa.exists().where(UserAccount.username_folded == username, others).label("username"),
+                sa.exists().where(UserAccount.email_folded == email, others).label("email"),
+            )
+        )
+    ).one()
+    return bool(row.username), bool(row.email)
+
+
+def of_levels(levels: Collection[Level] | None) -> sa.ColumnElement[bool]:
+    """Return the condition that somebody has one of these levels; ``None`` means any."""
+    if levels is None:
+        return sa.true()
+    return UserAccount.permission_level.in_([level.value for level in levels])
+
+
+def numbered(ids: Collection[UserId]) -> sa.ColumnElement[bool]:
+    """Return the condition that somebody is one of these."""
+    return UserAccount.id.in_(ids)
+
+
+async def people_page(
+    session: AsyncSession, condition: sa.ColumnElement[bool], *, after: str, limit: int
+) -> Sequence[sa.Row[*tuple[Any, ...]]]:
+    """Return people whose folded username comes after another, in that order."""
+    result = await session.execute(
+        sa.select(UserAccount.id, UserAccount.username_folded, *SHOWN)
+        .where(condition, UserAccount.username_folded > after)
+        .order_by(UserAccount.username_folded)
+        .limit(limit)
+    )
+    return result.all()
+
+
+async def count_people(session: AsyncSession, condition: sa.ColumnElement[bool]) -> int:
+    """Return how many people there are of a kind."""
+    return await session.scalar(sa.select(sa.func.count()).select_from(UserAccount).where(condition)) or 0
+
+
+async def lock_superadmins(session: AsyncSession) -> list[int]:
+    """Return the active superadmins, locked in one order: serialises who is the last of them."""
+    statement = (
+        sa.select(UserAccount.id)
+        .where(UserAccount.permission_level == Level.SUPERADMIN.value, UserAccount.is_active)
+        .order_by(UserAccount.id)
+        .with_for_update()
+    )
+    return list(await session.scalars(statement))
+
+
+async def lock_totp_secrets(session: AsyncSession) -> Sequence[sa.Row[*tuple[Any, ...]]]:
+    """Return who has a sealed TOTP secret with the secret, locked: signing in may seal one anew at this moment."""
+    statement = sa.select(UserAccount.id, UserAccount.totp_secret).where(UserAccount.totp_secret.is_not(None))
+    return (await session.execute(statement.order_by(UserAccount.id).with_for_update())).all()
+
+
+async def is_anybody_there(session: AsyncSession) -> bool:
+    """Tell whether there is any account at all."""
+    return bool(await session.scalar(sa.select(sa.exists().select_from(UserAccount))))

@@ -1,0 +1,160 @@
+"""SQLite for asyncio with one change of threads for a statement.
+
+The driver's own cursors hand each step to the connection's thread by itself: making the cursor, executing, fetching,
+closing. Each is a wait for two threads to meet, and four of them cost more than most statements. Here the steps go
+over together, with the first rows on the way back.
+"""
+
+import sqlite3
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any, Self, cast
+
+import aiosqlite
+from aiosqlite.context import contextmanager
+
+FIRST_ROWS = 200
+"""Rows that come back with the execution; a statement with fewer needs no second step, one with more stays a stream."""
+
+PRAGMAS = ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "temp_store=MEMORY")
+
+
+def connect(database: str, **options: Any) -> aiosqlite.Connection:
+    """Return a connection to be awaited; it begins no transaction by itself.
+
+    Args:
+        database: path of the file.
+        options: as for :func:`sqlite3.connect`.
+    """
+
+    def open_file() -> sqlite3.Connection:
+        connection: sqlite3.Connection = sqlite3.connect(database, isolation_level=None, **options)
+        try:
+            for pragma in PRAGMAS:
+                connection.execute(f"PRAGMA {pragma}").close()
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    made: aiosqlite.Connection = Connection(open_file, FIRST_ROWS)
+    # A program that ends in the middle of something must not wait for ever for this thread.
+    made._thread.daemon = True
+    return made
+
+
+class Connection(aiosqlite.Connection):
+    """A connection whose cursors work in one step, and which does not end transactions that were never begun."""
+
+    _steps_under_way = 0
+
+    @contextmanager
+    async def cursor(self) -> aiosqlite.Cursor:
+        """Return a cursor; nothing reaches the thread before it executes something."""
+        return cast("aiosqlite.Cursor", Cursor(self))
+
+    async def commit(self) -> None:
+        """Commit what was begun, if anything was."""
+        if self._may_be_in_transaction:
+            await super().commit()
+
+    async def rollback(self) -> None:
+        """Roll back what was begun, if anything was."""
+        if self._may_be_in_transaction:
+            await super().rollback()
+
+    @property
+    def _may_be_in_transaction(self) -> bool:
+        # A step whose caller was cancelled may still begin one.
+        return self._steps_under_way > 0 or self.in_transaction
+
+    async def _execute(self, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        self._steps_under_way += 1
+        try:
+            result = await super()._execute(fn, *args, **kwargs)  # type: ignore[no-untyped-call]
+        except Exception:
+            self._steps_under_way -= 1
+            raise
+        self._steps_under_way -= 1
+        return result
+
+
+class Cursor:
+    """What SQLAlchemy uses of a cursor of the driver; good for one statement after another."""
+
+    arraysize = 1
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._open: sqlite3.Cursor | None = None
+        self._rows: deque[Any] = deque()
+        self.description: Any = None
+        self.rowcount = -1
+        self.lastrowid: int | None = None
+
+    async def execute(self, statement: str, parameters: Sequence[Any] = ()) -> Self:
+        """Execute a statement and take its first rows."""
+        await self._connection._execute(self._run, False, statement, parameters)
+        return self
+
+    async def executemany(self, statement: str, parameters: Sequence[Sequence[Any]]) -> Self:
+        """Execute a statement for each set of parameters."""
+        await self._connection._execute(self._run, True, statement, parameters)
+        return self
+
+    async def fetchone(self) -> Any:
+        """Return the next row; ``None`` after the last."""
+        rows = await self.fetchmany(1)
+        return rows[0] if rows else None
+
+    async def fetchmany(self, size: int | None = None) -> list[Any]:
+        """Return as many rows; fewer at the end."""
+        wanted = self.arraysize if size is None else size
+        if self._open is not None and len(self._rows) < wanted:
+            await self._connection._execute(self._take, self._open, wanted - len(self._rows))
+        return [self._rows.popleft() for _ in range(min(wanted, len(self._rows)))]
+
+    async def fetchall(self) -> list[Any]:
+        """Return every row that is left."""
+        if self._open is not None:
+            await self._connection._execute(self._take, self._open, None)
+        rows = list(self._rows)
+        self._rows.clear()
+        return rows
+
+    async def __aiter__(self) -> AsyncIterator[Any]:
+        """Iterate over the rows that are left."""
+        while rows := await self.fetchmany(FIRST_ROWS):
+            for row in rows:
+                yield row
+
+    async def close(self) -> None:
+        """Give up the rows that are left."""
+        self._rows.clear()
+        if self._open is not None:
+            await self._connection._execute(self._end, self._open)
+
+    # What follows runs in the connection's thread, while the caller waits.
+
+    def _run(self, is_many: bool, statement: str, parameters: Sequence[Any]) -> None:
+        if self._open is not None:
+            self._end(self._open)
+        cursor = self._connection._conn.cursor()
+        self._rows.clear()
+        (cursor.executemany if is_many else cursor.execute)(statement, parameters)
+        self._open = cursor
+        self.description, self.lastrowid = cursor.description, cursor.lastrowid
+        self._take(cursor, FIRST_ROWS)
+
+    def _take(self, cursor: sqlite3.Cursor, size: int | None) -> None:
+        rows: list[Any] = []
+        if self.description is not None:
+            rows = cursor.fetchall() if size is None else cursor.fetchmany(size)
+        self._rows.extend(rows)
+        self.rowcount = cursor.rowcount
+        if size is None or len(rows) < size:
+            self._end(cursor)
+
+    def _end(self, cursor: sqlite3.Cursor) -> None:
+        cursor.close()
+        self._open = None
