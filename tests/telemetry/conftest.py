@@ -5,6 +5,7 @@ import socket
 from collections.abc import Callable, Iterator
 
 import pytest
+from anyio.from_thread import BlockingPortal
 from fastapi import FastAPI
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
@@ -13,6 +14,7 @@ from starlette.testclient import TestClient
 from quill.settings import Settings
 from tests.clinic import Clinic
 from tests.published_api import Browser
+from tests.running import running
 
 
 def free_port() -> int:
@@ -56,11 +58,13 @@ def port() -> int:
 
 
 @pytest.fixture
-def clinic(application: FastAPI, settings: Settings, port: int) -> Iterator[Clinic]:
+def clinic(application: FastAPI, settings: Settings, portal: BlockingPortal, port: int) -> Iterator[Clinic]:
     """Return a clinic that is measured."""
     application.state.settings = settings.model_copy(update={"metrics_port": port})
-    with Browser(application, raise_server_exceptions=False) as client:
-        yield Clinic(client)
+    with running(application, portal):
+        browser = Browser(application, raise_server_exceptions=False)
+        browser.portal = portal
+        yield Clinic(browser)
 
 
 @pytest.fixture
