@@ -22,9 +22,9 @@ BOUND = 3 * WAIT + 5
 
 FAULTS: Mapping[str, Callable[[FaultyLine], None]] = {
     "refused": lambda line: line.break_with("refuse"),
-    "timeout": lambda line: line.break_with("hang"),
+    "timeout": lambda line: line.break_with("freeze"),
     "half": lambda line: line.break_with("half"),
-    "somebody else": lambda line: line.answer_http(400, b"<html>Bad Request</html>", "text/html"),
+    "somebody else": lambda line: line.break_with("speak", b"HTTP/1.1 400 Bad Request\r\n\r\n"),
     "slow": lambda line: line.break_with("slow"),
     "restart": lambda line: line.break_with("cut"),
 }
