@@ -34,7 +34,7 @@ Call = Callable[[], Any]
 
 HTTP_FAULTS: Mapping[str, Break] = {
     "refused": lambda line: line.break_with("refuse"),
-    "timeout": lambda line: line.break_with("hang"),
+    "timeout": lambda line: line.break_with("freeze"),
     "500": lambda line: line.answer_http(500, b'{"resourceType": "OperationOutcome", "issue": []}'),
     "429": lambda line: line.answer_http(429, headers=(("Retry-After", "7"),)),
     "half": lambda line: line.break_with("half"),

@@ -10,16 +10,18 @@ from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Any, Literal
 
-Fault = Literal["none", "refuse", "hang", "cut", "half", "slow", "answer"]
+Fault = Literal["none", "refuse", "hang", "freeze", "cut", "half", "slow", "answer", "speak"]
 """What the line does with connections made, and bytes sent, from now on:
 
 - ``none``: carries everything.
 - ``refuse``: nobody listens (``ECONNREFUSED``); open connections are reset.
 - ``hang``: takes connections and bytes, and never answers.
+- ``freeze``: the same, and what is open stays open: a machine that stands still, or a cable that was pulled.
 - ``cut``: carries what is asked, and resets the connection in place of the answer: it arrived and nobody knows.
 - ``half``: carries the first bytes of an answer and then ends the connection.
 - ``slow``: carries an answer a few bytes at a time.
 - ``answer``: says what the test gave, in place of the server.
+- ``speak``: the same, without waiting to be asked: somebody else listens there.
 """
 
 HALF_BYTES = 120
@@ -39,6 +41,7 @@ class FaultyLine:
         self._target = (host, port)
         self._fault: Fault = "none"
         self._canned = b""
+        self._changed = asyncio.Event()
         self._writers: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop = asyncio.new_event_loop()
@@ -95,6 +98,10 @@ class FaultyLine:
             self._server = None
         elif was_refusing and fault != "refuse":
             await self._listen()
+        self._changed.set()
+        self._changed = asyncio.Event()
+        if fault == "freeze":
+            return
         # What is open already would go on as before; a real outage ends it too.
         for writer in list(self._writers):
             writer.transport.abort()
@@ -123,12 +130,13 @@ class FaultyLine:
             writer.transport.abort() if self._fault == "cut" else writer.close()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if self._fault == "hang":
+        if self._fault in {"hang", "freeze"}:
             while await reader.read(65536):
                 pass
             return
-        if self._fault == "answer":
-            await reader.readuntil(b"\r\n\r\n")
+        if self._fault in {"answer", "speak"}:
+            if self._fault == "answer":
+                await reader.readuntil(b"\r\n\r\n")
             writer.write(self._canned)
             await writer.drain()
             return
@@ -145,12 +153,14 @@ class FaultyLine:
 
     async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while data := await reader.read(65536):
+            await self._stand_still()
             writer.write(data)
             await writer.drain()
         writer.write_eof()
 
     async def _bring_back(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while data := await reader.read(65536):
+            await self._stand_still()
             if self._fault == "cut":
                 return
             if self._fault == "half":
@@ -162,6 +172,10 @@ class FaultyLine:
                 continue
             writer.write(data)
             await writer.drain()
+
+    async def _stand_still(self) -> None:
+        if self._fault == "freeze":
+            await self._changed.wait()
 
     async def _trickle(self, data: bytes, writer: asyncio.StreamWriter) -> None:
         for start in range(0, len(data), SLOW_BYTES):

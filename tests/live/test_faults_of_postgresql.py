@@ -1,6 +1,5 @@
 """PostgreSQL away, slow or wrong: told in time by everything, and healed without a restart."""
 
-import os
 from collections.abc import Callable, Iterator, Mapping
 
 import pytest
@@ -8,10 +7,10 @@ from fastapi import FastAPI
 from sqlalchemy.engine import make_url
 
 from quill.health import service as health
-from quill.kit import database as databases_
+from quill.kit import database as kit_database
 from tests.clinic import Clinic, Person
 from tests.conftest import cheap_settings
-from tests.databases import PostgresqlDatabases
+from tests.databases import Databases
 from tests.faults.house import Call, all_at_once, new_sign_in, started, until
 from tests.upstreams.faults import FaultyLine, faulty_line
 
@@ -23,9 +22,9 @@ BOUND = 3 * WAIT + 5
 
 FAULTS: Mapping[str, Callable[[FaultyLine], None]] = {
     "refused": lambda line: line.break_with("refuse"),
-    "timeout": lambda line: line.break_with("hang"),
+    "timeout": lambda line: line.break_with("freeze"),
     "half": lambda line: line.break_with("half"),
-    "somebody else": lambda line: line.answer_http(400, b"<html>Bad Request</html>", "text/html"),
+    "somebody else": lambda line: line.break_with("speak", b"HTTP/1.1 400 Bad Request\r\n\r\n"),
     "slow": lambda line: line.break_with("slow"),
     "restart": lambda line: line.break_with("cut"),
 }
@@ -57,22 +56,22 @@ class House:
 
 
 @pytest.fixture(scope="module")
-def house(application: FastAPI, tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+def house(application: FastAPI, tmp_path_factory: pytest.TempPathFactory, databases: Databases) -> Iterator[House]:
     directory = tmp_path_factory.mktemp("postgresql-faults")
-    made = PostgresqlDatabases(os.environ["QUILL_TEST_DATABASE_URL"])
-    url = make_url(made.fresh(directory))
+    fresh = databases.fresh(directory)
+    url = make_url(fresh)
     with (
         faulty_line(f"{url.host}:{url.port}") as line,
         pytest.MonkeyPatch.context() as patch,
     ):
-        patch.setattr(databases_, "WAIT_SECONDS", WAIT)
+        patch.setattr(kit_database, "WAIT_SECONDS", WAIT)
         patch.setattr("quill.app.STATEMENT_SECONDS", WAIT)
         patch.setattr(health, "CACHE_SECONDS", 0.0)
         behind = url.set(host="127.0.0.1", port=line.port).render_as_string(hide_password=False)
         with started(application, cheap_settings(directory, database_url=behind, database_pool_size=2)) as browser:
             yield House(line, Clinic(browser))
             line.mend()
-    made.drop(url.render_as_string(hide_password=False))
+    databases.drop(fresh)
 
 
 @pytest.mark.parametrize("fault", FAULTS)
