@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pytest
 from fastapi import FastAPI
 
 from quill.app import KINDS, build_services
@@ -100,11 +99,15 @@ def open_house(application: FastAPI, settings: Settings, records: SqliteDatabase
 @contextmanager
 def started(application: FastAPI, settings: Settings) -> Iterator[Browser]:
     """Start the application with settings of its own; yields a browser without a login."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(application.state, "open_services", build_services, raising=False)
-        patch.setattr(application.state, "settings", settings, raising=False)
+    usual = dict(application.state._state)
+    application.state.open_services = build_services
+    application.state.settings = settings
+    try:
         with Browser(application, raise_server_exceptions=False) as browser:
             yield browser
+    finally:
+        application.state._state.clear()
+        application.state._state.update(usual)
 
 
 @contextmanager
