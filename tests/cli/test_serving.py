@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -48,7 +48,7 @@ def serving(data_dir: Path, *words: str, **settings: str) -> Iterator[tuple[int,
 
 
 def wait_until_up(port: int, process: "subprocess.Popen[str]") -> None:
-    deadline = time.monotonic() + 40
+    deadline = time.monotonic() + 90
     while time.monotonic() < deadline:
         assert process.poll() is None, "the server ended before it answered"
         try:
@@ -60,11 +60,11 @@ def wait_until_up(port: int, process: "subprocess.Popen[str]") -> None:
 
 
 def get(port: int, path: str) -> tuple[int, str, dict[str, str]]:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
-    connection.request("GET", path)
-    answer = connection.getresponse()
-    body = answer.read().decode()
-    connection.close()
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    with closing(connection):
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        body = answer.read().decode()
     return answer.status, body, {name.lower(): value for name, value in answer.getheaders()}
 
 

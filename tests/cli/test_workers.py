@@ -70,7 +70,7 @@ class Callers:
 
     def _call(self) -> None:
         while True:
-            connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=20)
+            connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=60)
             try:
                 connection.connect()
             except OSError:
@@ -94,7 +94,7 @@ class HalfSent:
     """A request of which the second half is sent later."""
 
     def __init__(self, port: int) -> None:
-        self._socket = socket.create_connection(("127.0.0.1", port), timeout=20)
+        self._socket = socket.create_connection(("127.0.0.1", port), timeout=60)
         head = f"POST /api/auth/login HTTP/1.1\r\nHost: x\r\nContent-Length: {len(LOGIN)}\r\n"
         self._socket.sendall(f"{head}Content-Type: application/json\r\n\r\n".encode() + LOGIN[:10])
 
@@ -124,12 +124,12 @@ def test_workers_answer_are_replaced_and_stop_without_failing_a_request(quill: R
         callers, half_sent = Callers(port), HalfSent(port)
         until(lambda: callers.answered > 20)
         process.send_signal(signal.SIGTERM)
-        time.sleep(0.2)
+        # Nobody is let in any more, and what is under way is finished.
+        callers.wait()
         answer = half_sent.finish()
         assert b"400 Bad Request" in answer
         assert b"connection: close" in answer.lower()
         assert process.wait(timeout=60) == 0
-        callers.wait()
         assert callers.failed == []
         assert process.stderr is not None
         assert "Traceback" not in process.stderr.read()
