@@ -179,7 +179,7 @@ def _tell_settings(elsewhere: Settings, report: Report, wanted: Wanted) -> None:
     urls = {"QUILL_FHIR_URL": elsewhere.fhir_url, "QUILL_OPENEHR_URL": elsewhere.openehr_url}
     moved = {name: url for name, url in urls.items() if url is not None}
     former = sorted({*elsewhere.openehr_former_systems, *report.systems})
-    typer.echo("The records have moved. A Quill with the settings of before stops, and does not start any more. Now:")
+    typer.echo("\nThe records have moved. A Quill with the settings of before stops, and does not start any more. Now:")
     for name, url in moved.items():
         typer.echo(f"  unset {name}" if wanted.to_embedded else f"  {name}={url}")
     if report.systems - set(elsewhere.openehr_former_systems):

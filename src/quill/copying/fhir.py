@@ -7,7 +7,7 @@ FHIR take no reference to what is not there and delete nothing that is referred 
 """
 
 import re
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast, get_args
 
@@ -193,12 +193,20 @@ class _Copying:
             raise _Impossible(reason)
         if len(held) >= len(outline):
             return
+        missing = await self._versions(record, [number for number, _ in outline[len(held) :]])
+        await self._target.add(missing, follows_deletion=bool(held) and held[-1][1] == _DELETION)
+
+    async def _versions(self, record: str, wanted: Sequence[int]) -> list[StoredResource]:
+        """Return versions of a record of the source, oldest first."""
         resource_type, resource_id = _parted(record)
         async with self._source.reading() as store:
+            if len(wanted) == 1:
+                # Most resources have one version, and a server finds that much sooner than a history.
+                current = await store.find(resource_type, resource_id)
+                if current is not None and current.version == wanted[0]:
+                    return [current]
             versions = await store.history(resource_type, resource_id)
-        wanted = {number for number, _ in outline[len(held) :]}
-        missing = [version for version in reversed(versions) if version.version in wanted]
-        await self._target.add(missing, follows_deletion=bool(held) and held[-1][1] == _DELETION)
+        return [version for version in reversed(versions) if version.version in wanted]
 
     def _count(self, record: str, outline: Outline, before: int) -> None:
         copied = max(len(outline) - before, 0)

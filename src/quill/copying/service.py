@@ -108,7 +108,9 @@ async def _copy(services: Services, move: Move, listener: Listener) -> Report:
     async with _writes_held_up(services) as mover:
         await _finish_writes(services, move, listener)
         last = await _walk(move, listener, "Copied what was added meanwhile", writes=True)
-        found = await _walk(move, listener, "Compared", writes=False) if not last.troubles else last
+        # A walk that found nothing left to copy has compared everything.
+        is_done = last.troubles or not last.copied
+        found = last if is_done else await _walk(move, listener, "Compared", writes=False)
         if found.troubles:
             return found
         if move.sides.fhir is not None:
@@ -203,7 +205,7 @@ async def _count_open(services: Services) -> int:
 
 
 async def _audit(services: Services, move: Move, step: str, reason: str = "") -> None:
-    """Leave a durable row about what is exported, before anything is."""
+    """Leave a durable row about what is exported; the first one before anything is."""
     subject = f"{step}:{'+'.join(move.stores)}:to-{move.place}"
     async with open_unit(services, RequestFacts(f"cli-{ACTOR}", "command-line")) as unit:
         if reason:
