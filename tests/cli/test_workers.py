@@ -112,7 +112,7 @@ def test_workers_answer_are_replaced_and_stop_without_failing_a_request(quill: R
         first, second = workers_of(process)
         for other in (first, second):
             with paused(other):
-                assert get(port, "/api/health/ready")[0] == 200
+                until(lambda: answers(port))
 
         os.kill(first, signal.SIGKILL)
         until(lambda: len(workers_of(process) - {first}) == 2)
