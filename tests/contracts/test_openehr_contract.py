@@ -6,89 +6,27 @@ Nothing is assumed of what the store already holds: subjects and object ids are 
 import asyncio
 import copy
 import datetime
-import os
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import Callable
 
 import pytest
 
-from quill.adapters.openehr.embedded import EmbeddedOpenEhrStore
-from quill.adapters.openehr.remote import RemoteOpenEhrStore
-from quill.adapters.openehr.wire import rest_base
-from quill.adapters.upstream import Troubles, Upstream
 from quill.errors import (
     InvalidCursor,
     InvalidRecord,
     LetterNotFound,
     OpenEhrRefused,
-    OpenEhrUnavailable,
     QuillError,
     StaleEdit,
 )
 from quill.kit import clock
-from quill.kit.database import Database
 from quill.kit.documents import Document
 from quill.kit.ids import CompositionUid, new_uuid
 from quill.letters.composition import TEMPLATE_ID, operational_template, read_letter
 from quill.ports.openehr import CompositionPage, OpenEhrStore, StoredComposition
-from tests.contracts.openehr_records import NINE_O_CLOCK, letter
-from tests.databases import directory_for_files
-from tests.upstreams.openehr_server import PASSWORD, USER, openehr_server
+from tests.contracts.conftest import OpenStore
+from tests.contracts.openehr_records import NINE_O_CLOCK, letter, object_id_of
 
 pytestmark = pytest.mark.anyio
-
-OpenStore = Callable[[], AbstractAsyncContextManager[OpenEhrStore]]
-"""Opens a store as one caller has it; what was done is kept when the block ends well."""
-
-
-STORES = ["embedded", "remote"]
-EHRBASE = os.environ.get("QUILL_TEST_OPENEHR_URL")
-"""A real EHRbase, and with ``_USER`` and ``_PASSWORD`` how to sign in; none when unset."""
-
-
-@pytest.fixture(scope="module")
-def server_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with openehr_server(directory_for_files(tmp_path_factory, "openehr")) as (_server, address):
-        yield address
-
-
-@pytest.fixture(params=[*STORES, pytest.param("ehrbase", marks=pytest.mark.live)] if EHRBASE else STORES)
-async def open_store(
-    request: pytest.FixtureRequest, database: Database, server_address: str
-) -> AsyncIterator[OpenStore]:
-    address, auth = server_address, (USER, PASSWORD)
-    if request.param == "ehrbase":
-        address = str(EHRBASE)
-        auth = (os.environ["QUILL_TEST_OPENEHR_USER"], os.environ["QUILL_TEST_OPENEHR_PASSWORD"])
-    upstream = Upstream("openehr", rest_base(address), Troubles(OpenEhrUnavailable, OpenEhrRefused), auth=auth)
-
-    @asynccontextmanager
-    async def opened() -> AsyncIterator[OpenEhrStore]:
-        if request.param != "embedded":
-            yield RemoteOpenEhrStore(upstream)
-            return
-        async with database.writing() as session:
-            yield EmbeddedOpenEhrStore(session, system_id="contract.test")
-
-    async with opened() as store:
-        await store.ensure_template(TEMPLATE_ID, operational_template())
-    yield opened
-    await upstream.close()
-
-
-@pytest.fixture
-async def openehr_store(open_store: OpenStore) -> AsyncIterator[OpenEhrStore]:
-    async with open_store() as store:
-        yield store
-
-
-@pytest.fixture
-async def ehr_id(openehr_store: OpenEhrStore) -> str:
-    return await openehr_store.ensure_ehr(new_uuid())
-
-
-def object_id_of(stored: StoredComposition) -> CompositionUid:
-    return CompositionUid(stored.uid.partition("::")[0])
 
 
 async def test_unknown_subject_has_no_ehr(openehr_store: OpenEhrStore) -> None:
