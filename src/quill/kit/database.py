@@ -188,10 +188,11 @@ def is_outage(error: sa.exc.SQLAlchemyError) -> bool:
     """
     if not isinstance(error, sa.exc.DBAPIError):
         return isinstance(error, sa.exc.TimeoutError)
-    if error.connection_invalidated or (getattr(error.orig, "sqlstate", None) or "").startswith(_OUTAGES):
+    state = getattr(error.orig, "sqlstate", None) or ""
+    if error.connection_invalidated or state.startswith(_OUTAGES):
         return True
-    # Whatever else a database says than that a statement is wrong, it cannot do its work at the moment.
-    return not isinstance(error, _MISTAKES)
+    # Without a SQLSTATE, whatever is said but that a statement is wrong means that the work cannot be done just now.
+    return not isinstance(error, _MISTAKES) and (not state or isinstance(error, sa.exc.OperationalError))
 
 
 def _write_nothing_new(connection: Connection) -> None:
