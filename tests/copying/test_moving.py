@@ -14,6 +14,8 @@ from quill.kit.database import Database
 from quill.settings import Settings
 from tests.copying.practice import Elsewhere, Listening, Practice, compare, move, unlike
 
+pytestmark = pytest.mark.thorough
+
 
 def rows(settings: Settings, statement: str) -> list[tuple[Any, ...]]:
     async def work() -> list[tuple[Any, ...]]:

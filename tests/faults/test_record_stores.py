@@ -14,6 +14,8 @@ from tests.databases import Databases, SqliteDatabases, directory_for_files
 from tests.faults.house import DEADLINE, HTTP_FAULTS, PATIENCE, House, all_at_once, fresh_database, open_house
 from tests.faults.scene import People, Scene, people_of, scene_of
 
+pytestmark = pytest.mark.thorough
+
 TOLD = {
     "refused": 503,
     "timeout": 503,
