@@ -30,7 +30,7 @@ run: .venv/.run-stamp ## serve a demo clinic on http://127.0.0.1:8000 (HOST=, PO
 test: .venv/.dev-stamp ## run the suite, in parallel, in random order, network blocked (ARGS=)
 	$(BIN)/pytest -n auto --dist worksteal -m "not thorough and not live" $(ARGS)
 
-test-thorough: .venv/.dev-stamp ## call every operation with generated input (QUILL_SCHEMATHESIS_EXAMPLES=50 for a campaign)
+test-thorough: .venv/.dev-stamp ## the tests that take their time: faults, processes, generated input (QUILL_SCHEMATHESIS_EXAMPLES=50)
 	$(BIN)/pytest -n auto -m thorough $(ARGS)
 
 check: .venv/.dev-stamp ## everything CI checks besides tests: format, lint, types, layers, migrations, documents

@@ -68,6 +68,7 @@ def get(port: int, path: str) -> tuple[int, str, dict[str, str]]:
     return answer.status, body, {name.lower(): value for name, value in answer.getheaders()}
 
 
+@pytest.mark.thorough
 def test_server_stops_cleanly_and_keeps_its_data(quill: Run, tmp_path: Path) -> None:
     quill("migrate")
     quill("create-organisation", "--name", "Riverside Surgery", "--type", "gp_practice")
@@ -95,6 +96,7 @@ def test_second_server_on_the_same_port_says_why_it_cannot(quill: Run, tmp_path:
         assert "is something there already?" in refused.stderr
 
 
+@pytest.mark.thorough
 def test_any_of_several_workers_tells_the_counts_of_all(quill: Run, tmp_path: Path) -> None:
     quill("migrate")
     metrics_port = free_port()

@@ -18,6 +18,7 @@ from tests.cli.conftest import Run
 from tests.cli.test_serving import get, serving
 
 pytestmark = [
+    pytest.mark.thorough,
     pytest.mark.skipif(sys.platform != "linux", reason="processes are looked up in /proc"),
     # Three processes are started here; on a busy machine that takes its time.
     pytest.mark.timeout(240),

@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 from tools.check_deploy import ROOT, problems
 
+pytestmark = pytest.mark.thorough
+
 COPIED = ("deploy", "Containerfile", ".containerignore", ".dockerignore", "pyproject.toml")
 LINKED = ("src", "requirements", "docs", "README.md", "LICENSE")
 

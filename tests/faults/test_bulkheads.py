@@ -13,6 +13,8 @@ from tests.databases import Databases, SqliteDatabases, directory_for_files
 from tests.faults.house import House, all_at_once, fresh_database, open_house, until
 from tests.faults.scene import Scene, people_of, scene_of
 
+pytestmark = pytest.mark.thorough
+
 HANGING_SECONDS = 15.0
 """Far longer than a test takes; nothing waits for it to pass."""
 POOL = 2

@@ -39,6 +39,7 @@ def empty_url(databases: Databases, tmp_path: Path) -> Iterator[str]:
     databases.drop(url)
 
 
+@pytest.mark.thorough
 async def test_two_processes_migrating_at_once_both_end_well(empty_url: str, tmp_path: Path) -> None:
     environment = os.environ | {"QUILL_DATA_DIR": str(tmp_path), "QUILL_DATABASE_URL": empty_url}
     command = (sys.executable, "-c", "from quill.cli import main; main()", "migrate")

@@ -24,7 +24,7 @@ from tests.events.conftest import FACTS, PATIENT, House
 from tests.intents.test_intents import Crash, Desk
 from tests.remote_like import sweep_after_leases_ran_out
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.thorough]
 
 
 @pytest.fixture

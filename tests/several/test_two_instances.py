@@ -2,6 +2,7 @@
 
 from collections import Counter
 
+import pytest
 import time_machine
 
 from quill.auth.service import GRACE_SECONDS
@@ -10,6 +11,8 @@ from tests.accounts.browsers import at_once, code_at, enable_totp, is_signed_in,
 from tests.clinic import Person
 from tests.conversations.talk import begin, count, surgery
 from tests.several.conftest import Instances
+
+pytestmark = pytest.mark.thorough
 
 
 def signed_out(instances: Instances, person: Person) -> tuple[Person, Person]:

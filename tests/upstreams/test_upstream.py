@@ -16,7 +16,7 @@ from quill.errors import FhirRefused, FhirUnavailable, Unavailable
 from tests.upstreams.faults import FaultyLine, faulty_line
 from tests.upstreams.serving import serving
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.thorough]
 
 GET = Request("GET", "thing", is_repeatable=True)
 CHANGE = Request("PUT", "thing", content=b"{}")

@@ -16,7 +16,7 @@ from quill.ports.fhir import ChangePage, FhirStore, SearchQuery
 from tests.contracts.fhir_records import communication, identified, patient
 from tests.upstreams.fhir_server import FhirServer
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.thorough]
 
 
 def raw(server: FhirServer, path: str, document: Document | None = None) -> Document:

@@ -17,7 +17,7 @@ from tests.contracts.fhir_records import patient
 from tests.upstreams.faults import Fault, FaultyLine
 from tests.upstreams.fhir_server import FhirServer
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.thorough]
 
 NAME, NUMBER, BORN = "Qwertzfamily", "qwertz-943", "1931-03-07"
 FHIR = "application/fhir+json"

@@ -25,7 +25,7 @@ from tests.contracts.openehr_records import letter
 from tests.upstreams.faults import FaultyLine
 from tests.upstreams.openehr_server import QUOTED, SYSTEM_ID, OpenEhrServer
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.thorough]
 
 EHR, LETTER = new_uuid(), CompositionUid(new_uuid())
 

@@ -20,7 +20,7 @@ from tests.contracts.openehr_records import letter
 from tests.upstreams.faults import Fault, FaultyLine
 from tests.upstreams.openehr_server import PASSWORD, QUOTED, SYSTEM_ID, OpenEhrServer
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.thorough]
 
 # Fixed, so that every worker of a parallel run gives its tests the same names; nothing is kept under any of them.
 PATIENT, EHR, OTHER = (f"0190f000-0000-7000-8000-00000000000{digit}" for digit in (1, 2, 3))
