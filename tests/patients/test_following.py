@@ -2,15 +2,18 @@
 
 import asyncio
 import datetime
+import itertools
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from quill.adapters.fhir.embedded import EmbeddedFhirStore
 from quill.errors import FhirUnavailable
 from quill.kit import clock
-from quill.patients import following
+from quill.kit.ids import PatientId
+from quill.patients import following, queries
 from quill.patients.following import follow
 from quill.patients.models import PatientFollowing
 from tests.clinic import Clinic, Person
@@ -135,6 +138,31 @@ def test_creator_is_kept_when_the_follower_lists_the_record_first(clinic: Clinic
     assert made.status_code == 200, made.text
     assert families(gp) == ["Archer"]
     assert rows(clinic, "SELECT created_by_user_id FROM patient_index") == [(gp.id,)]
+
+
+def test_record_the_follower_lists_at_the_same_moment_is_its_creators_all_the_same(
+    clinic: Clinic, line: Line, gp: Person, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On PostgreSQL both may find it missing, and then one waits for the other."""
+    look = queries.lock_version
+    looks = itertools.count()
+
+    async def look_too_early(session: AsyncSession, patient_id: PatientId) -> int | None:
+        found = await look(session, patient_id)
+        return None if next(looks) == 0 else found
+
+    async def overtake() -> None:
+        await follow(clinic.services)
+        monkeypatch.setattr(queries, "lock_version", look_too_early)
+
+    line.after_next("write", overtake)
+    identified = {"given_name": "Ann", "family_name": "Archer", "nhs_number": NHS_NUMBER, "mrn": "A1"}
+    made = gp.post("/api/patients", identified)
+    assert made.status_code == 200, made.text
+    assert families(gp) == ["Archer"]
+    assert rows(clinic, "SELECT created_by_user_id, nhs_number FROM patient_index") == [(gp.id, NHS_NUMBER)]
+    assert rows(clinic, "SELECT count(*) FROM patient_identifier") == [(2,)]
+    assert next(looks) == 2
 
 
 async def _forget_lease(clinic: Clinic) -> None:

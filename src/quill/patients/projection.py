@@ -4,6 +4,7 @@ import hashlib
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError
 
 from quill.actor import Actor
@@ -83,31 +84,39 @@ async def project_patient(unit: Unit, stored: StoredResource, *, created_by: Act
         return
     row = index_row(stored)
     if row["nhs_number"] is None:
-        await _write_index_row(unit, stored.id, row, is_new=known is None, created_by=created_by)
+        is_new = await _write_index_row(unit, stored.id, row, is_new=known is None, created_by=created_by)
     else:
         try:
             async with unit.session.begin_nested():
-                await _write_index_row(unit, stored.id, row, is_new=known is None, created_by=created_by)
+                is_new = await _write_index_row(unit, stored.id, row, is_new=known is None, created_by=created_by)
         except IntegrityError as error:
             if unit.fhir.joins_transaction:
                 raise NhsNumberTaken from error
             row["nhs_number"] = None
-            await _write_index_row(unit, stored.id, row, is_new=known is None, created_by=created_by)
-    await _write_details(unit, stored, is_new=known is None)
+            is_new = await _write_index_row(unit, stored.id, row, is_new=known is None, created_by=created_by)
+    if known is None and not is_new:
+        # Somebody else listed it after we had looked, the follower most likely; that row is there to be locked now.
+        await project_patient(unit, stored, created_by=created_by)
+        return
+    await _write_details(unit, stored, is_new=is_new)
 
 
 async def _write_index_row(
     unit: Unit, patient_id: str, row: dict[str, Any], *, is_new: bool, created_by: Actor | None
-) -> None:
+) -> bool:
+    """Write a patient's row of the list; tell whether it was added, which a new one is not when it is there already."""
     creator = created_by.user_id if created_by is not None else None
     if is_new:
         whole = {"patient_id": patient_id, "is_active": True, "created_by_user_id": creator, **row}
-        await unit.session.execute(sa.insert(PatientIndex), whole)
-    else:
-        if creator is not None:
-            # Whoever follows the server's changes may have seen the new record before its creator came to list it.
-            row = row | {"created_by_user_id": sa.func.coalesce(PatientIndex.created_by_user_id, creator)}
-        await unit.session.execute(sa.update(PatientIndex).where(PatientIndex.patient_id == patient_id).values(**row))
+        is_postgresql = unit.session.get_bind().dialect.name == "postgresql"
+        insert = (postgresql.insert if is_postgresql else sqlite.insert)(PatientIndex).values(**whole)
+        added = insert.on_conflict_do_nothing(index_elements=["patient_id"]).returning(PatientIndex.patient_id)
+        return await unit.session.scalar(added) is not None
+    if creator is not None:
+        # Whoever follows the server's changes may have seen the new record before its creator came to list it.
+        row = row | {"created_by_user_id": sa.func.coalesce(PatientIndex.created_by_user_id, creator)}
+    await unit.session.execute(sa.update(PatientIndex).where(PatientIndex.patient_id == patient_id).values(**row))
+    return False
 
 
 async def _write_details(unit: Unit, stored: StoredResource, *, is_new: bool) -> None:
