@@ -22,6 +22,8 @@ SHARES = {
 PATIENTS_WITH_LETTERS = 12
 FIRST_PATIENTS = 4
 FIRST_CONVERSATIONS = 8
+BUSY_CONVERSATIONS = 20
+"""The newest ones, in which messages are sent."""
 
 
 class Desk:
@@ -103,7 +105,7 @@ class Desk:
         mark, text = _written()
         own = [place for place in self._messages[-200:] if place[0] == sender] if amends else []
         if not own:
-            path = f"/api/conversations/{random.choice(self._conversations)}/messages"
+            path = f"/api/conversations/{random.choice(self._conversations[-BUSY_CONVERSATIONS:])}/messages"
             return self._noted(Kind.MESSAGE, sender, number, "POST", path, {"body": text}, text, mark)
         _, conversation, amended = random.choice(own)
         path, body = f"/api/conversations/{conversation}/messages", {"body": text, "amends_id": amended}

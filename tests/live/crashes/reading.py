@@ -110,15 +110,21 @@ class Shown:
 
 
 class Reader:
-    """Reads everything through HTTP; a letter's version never changes, so each is read once until ``forget``."""
+    """Reads everything through HTTP.
+
+    A letter's version never changes, so each is read once until ``forget``; and so are the messages of a conversation
+    that is listed as it was.
+    """
 
     def __init__(self, clients: Sequence[Client]) -> None:
         self._clients = clients
         self._letters: dict[str, tuple[str, str]] = {}
+        self._conversations: dict[int, tuple[dict[str, Any], list[dict[str, Any]]]] = {}
 
     def forget(self) -> None:
-        """Read every letter again at the next reading."""
+        """Read everything again at the next reading."""
         self._letters.clear()
+        self._conversations.clear()
 
     async def read(self, with_letters: Collection[str]) -> Shown:
         """Return what the clients are shown now.
@@ -133,7 +139,9 @@ class Reader:
             shown.conversations[client.user_id] = listed
         for conversation in shown.conversations[first.user_id]:
             number = conversation["id"]
-            pages = await self._messages(number)
+            if self._conversations.get(number, ({}, []))[0] != conversation:
+                self._conversations[number] = conversation, await self._messages(number)
+            pages = self._conversations[number][1]
             shown.messages[number] = pages
             for message in pages:
                 record = f"{number}/{message['id']}/{message['fhir_communication_id']}"
