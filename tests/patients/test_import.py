@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from quill.errors import FhirUnavailable
-from quill.kit.documents import Document, loads
+from quill.kit.documents import Document, dumps, in_order, loads
 from quill.patients import importing
 from quill.patients.importing import Import, ImportReport
 from tests.clinic import Clinic

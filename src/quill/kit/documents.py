@@ -4,6 +4,7 @@ FHIR decimals carry their precision (``1.50`` is not ``1.5``; FHIR R4, datatypes
 are decoded to :class:`decimal.Decimal` and written back digit for digit.
 """
 
+from collections.abc import Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -33,6 +34,19 @@ def loads(text: str | bytes) -> Document:
     if not isinstance(value, dict):
         raise NotADocument("The text is JSON, but not an object.")
     return value
+
+
+def in_order(value: Any, first: Sequence[str] = ()) -> Any:
+    """Return a document with its members in one order at every depth: those named first, then by name.
+
+    The order has no meaning (RFC 8259, section 4), and every store has its own; a reader should not see which store it
+    was.
+    """
+    if isinstance(value, dict):
+        names = [name for name in first if name in value]
+        names += sorted(value.keys() - set(first))
+        return {name: in_order(value[name], first) for name in names}
+    return [in_order(part, first) for part in value] if isinstance(value, list) else value
 
 
 def dumps(value: object) -> str:

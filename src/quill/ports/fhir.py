@@ -11,6 +11,9 @@ from quill.kit.documents import Document
 
 ResourceType = Literal["Patient", "Communication", "MedicationRequest"]
 
+FIRST_MEMBERS = ("resourceType", "id", "meta")
+"""What every document begins with; its other members, and those inside it, come by name, whichever store it is in."""
+
 
 @dataclass(frozen=True, slots=True)
 class StoredResource:
@@ -21,7 +24,7 @@ class StoredResource:
         id: the logical id.
         version: ``meta.versionId`` as an integer, 1 for the first.
         last_updated: ``meta.lastUpdated``, aware UTC.
-        document: the whole resource with ``id`` and ``meta``; every element it came with.
+        document: the whole resource with ``id`` and ``meta``; every element it came with, in one order.
         is_deleted: whether this version marks a deletion (history only).
     """
 

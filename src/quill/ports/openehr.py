@@ -10,6 +10,9 @@ from typing import Protocol
 from quill.kit.documents import Document
 from quill.kit.ids import CompositionUid
 
+FIRST_MEMBERS = ("_type", "name", "uid", "archetype_node_id")
+"""What objects begin with, where they have it; their other members come by name, whichever store they are in."""
+
 
 @dataclass(frozen=True, slots=True)
 class StoredComposition:
@@ -20,7 +23,7 @@ class StoredComposition:
         version: ``n``, 1 for the first.
         ehr_id: the EHR it belongs to.
         committed_at: when this version was committed, aware UTC.
-        document: the canonical COMPOSITION JSON, ``uid`` included.
+        document: the canonical COMPOSITION JSON, ``uid`` included, its members in one order.
     """
 
     uid: CompositionUid

@@ -18,10 +18,10 @@ from quill.adapters.fhir.models import FhirResource, FhirResourceVersion, FhirSe
 from quill.adapters.fhir.search_keys import NOTHING, SearchKeys, may_match, search_keys_of
 from quill.errors import FhirUnavailable, InvalidCursor, InvalidRecord, StaleEdit
 from quill.kit import clock
-from quill.kit.documents import Document, dumps, loads
+from quill.kit.documents import Document, dumps, in_order, loads
 from quill.kit.ids import is_fhir_id
 from quill.kit.paging import BadCursor, PageRequest, cursor_of
-from quill.ports.fhir import OVERLAP, ChangePage, ResourcePage, ResourceType, SearchQuery, StoredResource
+from quill.ports.fhir import FIRST_MEMBERS, OVERLAP, ChangePage, ResourcePage, ResourceType, SearchQuery, StoredResource
 from quill.ports.fhir_content import same_content
 from quill.ports.fhir_json import is_storable
 from quill.ports.fhir_resources import check_resource
@@ -292,7 +292,7 @@ def _next_version(document: Document, row: queries.ResourceRow, *, is_deleted: b
 
 def _version(document: Document, version: int, instant: datetime.datetime, *, is_deleted: bool) -> StoredResource:
     own = {"versionId": str(version), "lastUpdated": clock.rfc3339(instant)}
-    whole = {**document, "meta": {**document.get("meta", {}), **own}}
+    whole = in_order({**document, "meta": {**document.get("meta", {}), **own}}, FIRST_MEMBERS)
     return StoredResource(document["resourceType"], document["id"], version, instant, whole, is_deleted)
 
 

@@ -12,9 +12,9 @@ import structlog
 from quill.adapters.fhir.remote_documents import inward, other_id
 from quill.errors import FhirRefused, InvalidRecord
 from quill.kit import clock
-from quill.kit.documents import Document
+from quill.kit.documents import Document, in_order
 from quill.kit.ids import is_fhir_id
-from quill.ports.fhir import ResourceType, StoredResource
+from quill.ports.fhir import FIRST_MEMBERS, ResourceType, StoredResource
 
 _VERSION = re.compile(r"[1-9][0-9]{0,17}")
 _ETAG = re.compile(r'(?:W/)?"?(?P<version>[1-9][0-9]{0,17})"?')
@@ -83,6 +83,7 @@ def stored_of(document: object, resource_type: ResourceType, resource_id: str | 
     if not isinstance(version, str) or not _VERSION.fullmatch(version) or last_updated is None:
         raise wrong("resource_version")
     found["meta"] = {**found["meta"], "lastUpdated": clock.rfc3339(last_updated)}
+    found = in_order(found, FIRST_MEMBERS)
     return StoredResource(resource_type, found["id"], int(version), last_updated, found)
 
 

@@ -7,14 +7,30 @@ from typing import Any
 
 from quill.adapters.openehr.uids import Uid, parse_uid
 from quill.adapters.openehr.wire import refused
-from quill.kit.documents import Document
+from quill.kit.documents import Document, in_order
 from quill.kit.ids import CompositionUid
-from quill.ports.openehr import StoredComposition
+from quill.ports.openehr import FIRST_MEMBERS, StoredComposition
 from quill.ports.openehr_composition import parse_date_time, value_at
 
 SUBJECT_NAMESPACE = "fhir"
 _DELETED = "523"
 """Change type *deleted*. Source: openEHR Terminology 2.x, group *audit change type*."""
+
+_ONLY_TYPE = {
+    "archetype_details": "ARCHETYPED",
+    "archetype_id": "ARCHETYPE_ID",
+    "template_id": "TEMPLATE_ID",
+    "terminology_id": "TERMINOLOGY_ID",
+    "defining_code": "CODE_PHRASE",
+    "language": "CODE_PHRASE",
+    "territory": "CODE_PHRASE",
+    "encoding": "CODE_PHRASE",
+    "category": "DV_CODED_TEXT",
+    "setting": "DV_CODED_TEXT",
+    "context": "EVENT_CONTEXT",
+    "start_time": "DV_DATE_TIME",
+}
+"""Attributes whose declared type is the only one they can have, so that ITS-JSON lets ``_type`` be left out."""
 
 
 def ehr_status(subject_id: str) -> Document:
@@ -75,4 +91,15 @@ def stored_version(ehr_id: str, version: Document) -> StoredComposition | None:
         raise refused("version")
     if document.get("_type") != "COMPOSITION" or value_at(document, ("uid", "value")) != uid:
         raise refused("version_data")
-    return StoredComposition(CompositionUid(str(uid)), parts.version, ehr_id, committed_at, document)
+    whole = in_order(_with_types(document), FIRST_MEMBERS)
+    return StoredComposition(CompositionUid(str(uid)), parts.version, ehr_id, committed_at, whole)
+
+
+def _with_types(value: Any, name: str = "") -> Any:
+    """Return a document with the types a server left out because the attribute can have no other."""
+    if isinstance(value, list):
+        return [_with_types(part, name) for part in value]
+    if not isinstance(value, dict):
+        return value
+    given = {} if "_type" in value or name not in _ONLY_TYPE else {"_type": _ONLY_TYPE[name]}
+    return given | {its_name: _with_types(part, its_name) for its_name, part in value.items()}

@@ -34,9 +34,9 @@ from quill.adapters.openehr.uids import (
 from quill.errors import InvalidRecord, LetterNotFound, OpenEhrRefused, OpenEhrUnavailable, StaleEdit
 from quill.kit import clock, paging
 from quill.kit.database import Base, UtcDateTime
-from quill.kit.documents import Document, NotADocument, dumps, loads
+from quill.kit.documents import Document, NotADocument, dumps, in_order, loads
 from quill.kit.ids import CompositionUid, new_uuid
-from quill.ports.openehr import CompositionPage, CompositionSummary, EhrPage, StoredComposition
+from quill.ports.openehr import FIRST_MEMBERS, CompositionPage, CompositionSummary, EhrPage, StoredComposition
 from quill.ports.openehr_composition import check_composition, parse_date_time
 
 _Select: TypeAlias = sa.Select[*tuple[Any, ...]]
@@ -305,7 +305,9 @@ class EmbeddedOpenEhrStore:
             "composer_name": document["composer"].get("name") or "",
             "committed_at": committed_at,
             "content_hash": hashlib.sha256(_hash_encoder.encode(content)).hexdigest(),
-            "document": dumps(document | {"uid": {"_type": "OBJECT_VERSION_ID", "value": uid}}),
+            "document": dumps(
+                in_order(document | {"uid": {"_type": "OBJECT_VERSION_ID", "value": uid}}, FIRST_MEMBERS)
+            ),
         }
 
     async def _add(self, table: type[Base], row: dict[str, Any]) -> bool:
