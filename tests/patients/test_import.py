@@ -68,9 +68,8 @@ def test_whole_file_goes_in_comes_back_untouched_and_changes_nothing_again(
         own = {name: value for name, value in found["meta"].items() if name not in {"versionId", "lastUpdated"}}
         given = document.get("meta", {})
         assert own == {name: value for name, value in given.items() if name not in {"versionId", "lastUpdated"}}
-        assert repr({k: v for k, v in found.items() if k != "meta"}) == repr(
-            {k: v for k, v in document.items() if k != "meta"}
-        )
+        # As text, because two numbers may be equal and written with other digits.
+        assert dumps(in_order(found | {"meta": {}})) == dumps(in_order(document | {"meta": {}}))
     gp = clinic.clinician(here)
     listed = gp.get("/api/patients").json()
     assert (len(listed["patients"]), listed["total"]) == (len(documents), len(documents))

@@ -76,8 +76,8 @@ class SmtpMailer:
         except aiosmtplib.SMTPDataError as error:
             return _judged("content_refused", error.code)
         except aiosmtplib.SMTPResponseException as error:
-            # Who may send what here is the operator's mistake to mend, so the mail waits for it. Who does not speak SMTP
-            # at all has no code.
+            # Who may send what here is the operator's mistake to mend, so the mail waits for it. Whoever does not speak
+            # SMTP at all has no code.
             return Delivery.retry(f"smtp_{error.code}" if error.code > 0 else "smtp_not_spoken")
         except (aiosmtplib.SMTPException, OSError) as error:
             return Delivery.retry("smtp_timeout" if isinstance(error, TimeoutError) else "smtp_unavailable")
