@@ -1,5 +1,6 @@
 """PostgreSQL away, slow or wrong: told in time by everything, and healed without a restart."""
 
+import struct
 from collections.abc import Callable, Iterator, Mapping
 
 import pytest
@@ -20,11 +21,20 @@ WAIT = 1.0
 BOUND = 3 * WAIT + 5
 """For a connection, for what it takes to open one, for a statement; and this machine's own time."""
 
+
+def fatal(code: str) -> bytes:
+    """Return what PostgreSQL says instead of taking a client (Frontend/Backend Protocol, ``ErrorResponse``)."""
+    fields = b"".join(field + b"\0" for field in (b"SFATAL", b"VFATAL", b"C" + code.encode(), b"Mnot now")) + b"\0"
+    return b"E" + struct.pack("!I", len(fields) + 4) + fields
+
+
 FAULTS: Mapping[str, Callable[[FaultyLine], None]] = {
     "refused": lambda line: line.break_with("refuse"),
     "timeout": lambda line: line.break_with("freeze"),
+    "500": lambda line: line.break_with("speak", fatal("57P03")),
+    "429": lambda line: line.break_with("speak", fatal("53300")),
     "half": lambda line: line.break_with("half"),
-    "somebody else": lambda line: line.break_with("speak", b"HTTP/1.1 400 Bad Request\r\n\r\n"),
+    "content-type": lambda line: line.break_with("speak", b"HTTP/1.1 400 Bad Request\r\n\r\n"),
     "slow": lambda line: line.break_with("slow"),
     "restart": lambda line: line.break_with("cut"),
 }
@@ -67,7 +77,9 @@ def house(application: FastAPI, tmp_path_factory: pytest.TempPathFactory, databa
         patch.setattr(kit_database, "WAIT_SECONDS", WAIT)
         patch.setattr("quill.app.STATEMENT_SECONDS", WAIT)
         patch.setattr(health, "CACHE_SECONDS", 0.0)
-        behind = url.set(host="127.0.0.1", port=line.port).render_as_string(hide_password=False)
+        behind = url.set(host="127.0.0.1", port=line.port, query={"ssl": "disable"}).render_as_string(
+            hide_password=False
+        )
         with started(application, cheap_settings(directory, database_url=behind, database_pool_size=2)) as browser:
             yield House(line, Clinic(browser))
             line.mend()
