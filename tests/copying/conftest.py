@@ -1,5 +1,6 @@
 """An installation with a bit of everything in it, and servers elsewhere for it to move to."""
 
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -19,6 +20,14 @@ from tests.upstreams.openehr_server import PASSWORD, USER, openehr_server
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reports, "PAUSES_SECONDS", (0.01,))
+
+
+@pytest.fixture(autouse=True)
+def told(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Return the signals an application has sent to itself; its process is the tests' own and must go on."""
+    sent: list[int] = []
+    monkeypatch.setattr(signal, "raise_signal", sent.append)
+    return sent
 
 
 @pytest.fixture
