@@ -41,6 +41,7 @@ patient_organisations = queries.patient_organisations
 is_anybody_there = queries.is_anybody_there
 add_staff_membership = memberships.add_staff_membership
 add_patient_membership = memberships.add_patient_membership
+add_new_patients = memberships.add_new_patients
 grant_access = grants.grant_access
 end_access = grants.end_access
 holds_access = grants.holds_access
