@@ -17,14 +17,22 @@ SUPERUSER = "quill"
 
 
 class PostgreSQL(Server):
-    """A PostgreSQL cluster with password authentication; its superuser owns the database for Quill."""
+    """A PostgreSQL cluster with password authentication; its superuser owns the database for Quill.
+
+    Args:
+        directory: a directory of its own, for data and log.
+        is_durable: whether commits outlive a power cut: measuring wants that, a test's scratch directory does not.
+        may_install: whether the distribution's package is installed when it is missing.
+    """
 
     name = "postgresql"
     title = "PostgreSQL"
     stops_with = signal.SIGINT  # its "fast" shutdown: does not wait for clients to leave
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, is_durable: bool = False, may_install: bool = True) -> None:
         super().__init__(directory)
+        self._is_durable = is_durable
+        self._may_install = may_install
         self.port = free_port()
         self._password = secrets.token_urlsafe(24)
         self._programs: Path | None = None
@@ -44,11 +52,11 @@ class PostgreSQL(Server):
 
     def prepare(self) -> None:
         self._programs = _find_programs()
-        if self._programs is None:
+        if self._programs is None and self._may_install:
             packages.install("postgresql")
             self._programs = _find_programs()
         if self._programs is None:
-            raise Unavailable("the distribution's package brought no initdb")
+            raise Unavailable("there is no initdb, from the distribution's package or elsewhere")
         if self._user is not None:
             _check_user(self._user)
             shutil.chown(self.directory, self._user)
@@ -69,8 +77,8 @@ class PostgreSQL(Server):
             "unix_socket_directories": "",
             "max_connections": "300",
             # The data need not survive a power cut. It must survive the server's crash, so commits stay synchronous.
-            "fsync": "off",
-            "full_page_writes": "off",
+            "fsync": "on" if self._is_durable else "off",
+            "full_page_writes": "on" if self._is_durable else "off",
         }
         options = [option for name, value in settings.items() for option in ("-c", f"{name}={value}")]
         command = [self._program("postgres"), "-D", str(data), "-p", str(self.port), *options]

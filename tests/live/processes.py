@@ -62,6 +62,12 @@ class Process:
         return self._popen is not None and self._popen.poll() is None
 
     @property
+    def pid(self) -> int:
+        """Return its number, once it was started."""
+        assert self._popen is not None
+        return self._popen.pid
+
+    @property
     def returncode(self) -> int | None:
         """Return how it ended, or ``None``."""
         return self._popen.poll() if self._popen else None

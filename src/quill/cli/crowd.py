@@ -34,12 +34,16 @@ Advance = Callable[[int], None]
 
 @dataclass(frozen=True, slots=True)
 class Talkers:
-    """Who talks about whom: two people in turn, in one organisation's conversations about its patients."""
+    """Who talks about whom: two people in turn, in one organisation's conversations about its patients.
+
+    ``listeners`` take part and say nothing.
+    """
 
     organisation_id: OrganisationId
     first: UserId
     second: UserId
     patient_ids: Sequence[PatientId]
+    listeners: Sequence[UserId] = ()
 
 
 async def add_patients(
@@ -104,7 +108,7 @@ def _past(talkers: Talkers, position: int, length: int, begun: datetime.datetime
         patient_id=talkers.patient_ids[position % len(talkers.patient_ids)],
         subject=invented.subject(position),
         organisation_ids=[talkers.organisation_id],
-        participant_ids=senders,
+        participant_ids=(*senders, *talkers.listeners),
         messages=[
             PastMessage(senders[number % 2], begun + number * ADVANCE, invented.message(position + number))
             for number in range(length)
