@@ -61,8 +61,8 @@ def _broken(outcome: Outcome, budget: Budget, budgets: Budgets) -> Iterator[str]
         yield f"{statements} statements, more than {budget.statements}"
     if outcome.growth is None or outcome.kind not in {"read", "audited"}:
         return
-    if len({sum(counted.values()) for counted in outcome.statements.values()}) > 1:
-        yield f"the number of statements depends on the size: {outcome.statements}"
+    if sum(outcome.statements["large"].values()) > sum(outcome.statements["small"].values()):
+        yield f"the number of statements grows with the clinic: {outcome.statements}"
     for name, ratio, limit in (
         ("p50", outcome.growth.p50, budgets.growth_p50),
         ("p99", outcome.growth.p99, budgets.growth_p99),

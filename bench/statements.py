@@ -37,9 +37,15 @@ def _of(app: FastAPI, client: TestClient, scenario: Scenario, facts: Facts) -> d
     # The first brings what is asked for once in a while: a probe of the store, a statement's compilation.
     for call in calls[:-1]:
         _ask(client, call)
+    # A read is asked again: what is looked at once a second, such as whether the store answers, may fall into one.
+    counted = [_count(app, client, calls[-1]) for _ in range(3 if scenario.method == "GET" else 1)]
+    return dict(min(counted, key=Counter.total))
+
+
+def _count(app: FastAPI, client: TestClient, call: Call) -> Counter[str]:
     with _noted(app) as sent:
-        _ask(client, calls[-1])
-    return dict(Counter(statement.split(None, 1)[0].upper() for statement in sent))
+        _ask(client, call)
+    return Counter(statement.split(None, 1)[0].upper() for statement in sent)
 
 
 def _calls(scenario: Scenario, facts: Facts) -> list[Call]:

@@ -100,7 +100,7 @@ def test_what_is_past_its_budget_is_told() -> None:
     streams = Streams(10, told=0.9, p50=1, p99=1, floor_p50=1, floor_p99=1, opened_seconds=1, rss_bytes=None)
     bad = results_of(outcome(0.4, Growth(1.4, 1.6), 4), streams=streams, beside=Beside(100, 4, 0.01, 0.04))
     told = "\n".join(sentences(bad))
-    for words in ("0.40 of the floor", "4 statements", "depends on the size", "p50 on the large", "p99 on the large"):
+    for words in ("0.40 of the floor", "4 statements", "grows with the clinic", "p50 on the large", "p99 on the large"):
         assert words in told
     assert "0.900 of the events" in told
     assert "4.0 times p50" in told

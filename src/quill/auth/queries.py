@@ -1,8 +1,9 @@
 """Every SELECT about logins and reset links."""
 
 import datetime
+import functools
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -11,23 +12,30 @@ from quill.auth.models import Login, PasswordReset
 from quill.identity import service as identity
 from quill.kit.ids import LoginId, UserId
 
+_LOGIN = cast("sa.Table", Login.__table__)
+
+
+@functools.cache
+def _login_with_person() -> sa.Select[*tuple[Any, ...]]:
+    """Return the statement of every request by somebody signed in; made once, as making it costs much of its time."""
+    return (
+        identity.person_select()
+        .join(_LOGIN, _LOGIN.c.user_id == identity.PERSON_ID)
+        .add_columns(
+            _LOGIN.c.id.label("login_id"),
+            _LOGIN.c.generation,
+            _LOGIN.c.created_at.label("login_created_at"),
+            _LOGIN.c.refreshed_at,
+            _LOGIN.c.expires_at,
+            _LOGIN.c.ended_at,
+        )
+        .where(_LOGIN.c.id == sa.bindparam("wanted"))
+    )
+
 
 async def login_with_person(session: AsyncSession, login_id: LoginId) -> sa.Row[Any] | None:
     """Return a login and everything about its person's rights, in one statement."""
-    statement = (
-        identity.person_select()
-        .join(Login, Login.user_id == identity.PERSON_ID)
-        .add_columns(
-            Login.id.label("login_id"),
-            Login.generation,
-            Login.created_at.label("login_created_at"),
-            Login.refreshed_at,
-            Login.expires_at,
-            Login.ended_at,
-        )
-        .where(Login.id == login_id)
-    )
-    return (await session.execute(statement)).first()
+    return (await session.execute(_login_with_person(), {"wanted": login_id})).first()
 
 
 async def lock_login(session: AsyncSession, login_id: LoginId) -> Login | None:
