@@ -5,6 +5,7 @@ PYTHON ?= $(shell for name in python3 python3.14 python3.13 python3.12 python3.1
 BIN := .venv/bin
 HOST ?= 127.0.0.1
 PORT ?= 8000
+SCALE ?= small
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Compiled modules are kept even where the surroundings say not to: starting would take several times as long.
 export PYTHONDONTWRITEBYTECODE :=
@@ -51,8 +52,8 @@ fix: .venv/.dev-stamp ## format and mend what ruff can mend
 test-live: .venv/.dev-stamp ## run the tests against real servers: PostgreSQL, Redis, HAPI FHIR, EHRbase (ARGS=)
 	bash tests/live/run $(ARGS)
 
-bench: .venv/.dev-stamp ## measure the hot paths and compare with the budgets
-	$(BIN)/python bench/run.py $(ARGS)
+bench: .venv/.dev-stamp ## measure the hot paths beside a bare floor and hold them to bench/budgets.toml (SCALE=large, ARGS=)
+	$(BIN)/python bench/run.py --scale $(SCALE) $(ARGS)
 
 ##@ Generate
 revision: .venv/.dev-stamp ## write a migration from the models (NAME="add the table of grants")
@@ -77,7 +78,7 @@ lock: ## resolve pyproject.toml into requirements/*.lock, hashes included (needs
 
 clean: ## remove the virtual environment and every cache (never the data directory)
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .schemathesis dist build
-	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
+	find src tests bench -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The two stamps say which lock the environment was last made from. Only hash-locked packages are installed; the
 # project itself goes in last, built by the hash-locked build tools, without asking any index.

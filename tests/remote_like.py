@@ -7,7 +7,7 @@ does a question.
 """
 
 import datetime
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from typing import Generic, TypeVar
@@ -140,6 +140,9 @@ class RemoteLikeFhirStore(_RemoteLike[FhirStore]):
 
     async def write(self, document: Document, *, if_match: int | None = None) -> StoredResource:
         return await self._tell("write", lambda store: store.write(document, if_match=if_match))
+
+    async def write_new(self, documents: Sequence[Document]) -> list[StoredResource]:
+        return await self._tell("write_new", lambda store: store.write_new(documents))
 
     async def create_unless(self, document: Document, *, identifier: str) -> tuple[StoredResource, bool]:
         return await self._tell("create_unless", lambda store: store.create_unless(document, identifier=identifier))

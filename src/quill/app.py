@@ -44,7 +44,7 @@ from quill.kit.ids import ConversationId
 from quill.kit.logs import configure, where
 from quill.kit.signals import InProcessSignals
 from quill.kit.stopping import Stopping
-from quill.kit.turns import finish_turn
+from quill.kit.turns import end_tasks, finish_turn
 from quill.letters import service as letters
 from quill.letters.routes import router as letters_router
 from quill.migrations.guard import require_schema
@@ -230,9 +230,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     finally:
         # The recorder goes first: the sealer's last turn then seals the rows it drained.
         await services.recorder.stop()
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end_tasks(tasks)
         await services.close()
 
 
@@ -246,8 +244,7 @@ async def _sharing(services: Services) -> AsyncIterator[None]:
     try:
         yield
     finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        await end_tasks([task])
 
 
 @contextlib.asynccontextmanager
@@ -273,9 +270,7 @@ async def _telling(app: FastAPI, services: Services) -> AsyncIterator[None]:
     finally:
         feed.close()
         await worker.stop()
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end_tasks(tasks)
         await sender.close()
 
 

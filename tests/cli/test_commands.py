@@ -128,6 +128,16 @@ def test_demo_fills_an_empty_clinic_once_and_its_projection_can_be_rebuilt(quill
     assert rebuilt.stdout.strip() == "3 conversations, 9 messages; 0 records ignored."
 
 
+def test_large_demo_holds_the_numbers_asked_for_and_can_be_rebuilt(quill: Run) -> None:
+    quill("migrate")
+    filled = quill("demo", "--patients", "13", "--conversations", "7", "--messages", "510", "--json")
+    assert filled.returncode == 0, filled.stderr
+    assert json.loads(filled.stdout)["size"] == {"patients": 13, "conversations": 7, "messages": 510}
+    assert quill("demo").returncode == 1
+    assert quill("rebuild-projection").stdout.strip() == "7 conversations, 510 messages; 0 records ignored."
+    assert quill("reconcile", "--dry-run").returncode == 0
+
+
 def test_import_refuses_bad_lines_one_by_one_and_takes_the_rest(quill: Run, tmp_path: Path) -> None:
     quill("migrate")
     quill("create-organisation", "--name", "Riverside Surgery", "--type", "gp_practice")

@@ -340,6 +340,31 @@ async def test_history_holds_every_version_newest_first(open_fhir: OpenFhir) -> 
     assert await history(open_fhir, document) == written[::-1]
 
 
+async def test_many_at_once_are_what_each_would_have_been(open_fhir: OpenFhir) -> None:
+    number = new_uuid()
+    documents = [patient(**identified(number), name=[{"family": "Łuk"}]), communication(), patient()]
+    async with open_fhir() as store:
+        stored = await store.write_new(documents)
+    assert [(found.id, found.version) for found in stored] == [(document["id"], 1) for document in documents]
+    for document, written in zip(documents, stored, strict=True):
+        assert await find(open_fhir, document) == written
+        assert len(await history(open_fhir, document)) == 1
+    assert await found_ids(open_fhir, SearchQuery(identifier=f"{SYSTEM}|{number}")) == [documents[0]["id"]]
+    assert (await write(open_fhir, documents[0])).version == 1
+
+
+async def test_many_at_once_must_all_be_new_and_valid(open_fhir: OpenFhir) -> None:
+    known, other = patient(), patient()
+    await write(open_fhir, known)
+    with pytest.raises(StaleEdit):
+        async with open_fhir() as store:
+            await store.write_new([known])
+    with pytest.raises(InvalidRecord):
+        async with open_fhir() as store:
+            await store.write_new([other | {"gender": "X"}])
+    assert await find(open_fhir, other) is None
+
+
 async def test_a_conditional_create_writes_when_nobody_holds_the_identifier(open_fhir: OpenFhir) -> None:
     number = new_uuid()
     document = patient(**identified(number))

@@ -23,15 +23,17 @@ class PostgreSQL(Server):
     Args:
         directory: a directory of its own, for data and log.
         settings: further server settings; the last word where one is ours too.
+        may_install: whether the distribution's package is installed when it is missing.
     """
 
     name = "postgresql"
     title = "PostgreSQL"
     stops_with = signal.SIGINT  # its "fast" shutdown: does not wait for clients to leave
 
-    def __init__(self, directory: Path, settings: Mapping[str, str] | None = None) -> None:
+    def __init__(self, directory: Path, settings: Mapping[str, str] | None = None, *, may_install: bool = True) -> None:
         super().__init__(directory)
         self._settings = dict(settings or {})
+        self._may_install = may_install
         self.port = free_port()
         self._password = secrets.token_urlsafe(24)
         self._programs: Path | None = None
@@ -51,11 +53,11 @@ class PostgreSQL(Server):
 
     def prepare(self) -> None:
         self._programs = _find_programs()
-        if self._programs is None:
+        if self._programs is None and self._may_install:
             packages.install("postgresql")
             self._programs = _find_programs()
         if self._programs is None:
-            raise Unavailable("the distribution's package brought no initdb")
+            raise Unavailable("there is no initdb, from the distribution's package or elsewhere")
         if self._user is not None:
             _check_user(self._user)
             shutil.chown(self.directory, self._user)

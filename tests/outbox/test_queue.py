@@ -211,6 +211,23 @@ async def test_stopping_lets_a_delivery_end(services: Services, in_unit: InUnit)
     assert (await entries(services))[0]["state"] == "sent"
 
 
+async def test_stopping_waits_for_what_is_being_taken_at_that_moment(services: Services, in_unit: InUnit) -> None:
+    carrier = ScriptedCarrier()
+    await in_unit(a_mail)
+    running = Worker(services, {"mail": carrier})
+    async with services.database.writing():
+        # Nobody else can take an entry now.
+        task = asyncio.create_task(running.run(), name="the worker")
+        await asyncio.sleep(0.05)
+        stopping = asyncio.create_task(running.stop())
+        await asyncio.sleep(0.02)
+        assert not stopping.done()
+    await asyncio.wait_for(stopping, 2)
+    assert (await entries(services))[0]["state"] == "sent"
+    assert "outbox-delivery" not in {each.get_name() for each in asyncio.all_tasks()}
+    await asyncio.wait_for(task, 2)
+
+
 async def test_slow_delivery_does_not_hold_up_the_others(services: Services, in_unit: InUnit) -> None:
     may_end, others = asyncio.Event(), asyncio.Event()
 

@@ -5,7 +5,7 @@ import json
 import os
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,12 +16,13 @@ from rich.progress import Progress
 from quill.actor import Actor, Level
 from quill.app import start_stores
 from quill.auth.passwords import Passwords
-from quill.cli import invented
+from quill.cli import crowd, invented
 from quill.cli.console import fail, open_job, open_services, read_settings, run
 from quill.conversations import service as conversations
 from quill.conversations.schemas import ConversationIn
 from quill.identity import service as identity
 from quill.identity.service import NewPerson
+from quill.kit.documents import Document
 from quill.kit.ids import ConversationId, OrganisationId, PatientId, UserId
 from quill.letters import service as letters
 from quill.letters.service import LetterDraft
@@ -34,7 +35,14 @@ from quill.unit import RequestFacts, Services, Unit, open_unit
 BATCH = 200
 """Records to a transaction: large enough to be quick, small enough that an interruption loses little."""
 
+EVERYDAY = 500
+"""Up to so many records of each kind a clinic is filled one by one; more are brought in at once."""
+
 RIVERSIDE, NORTHFIELD = "Riverside Surgery", "Northfield Clinic"
+
+
+Track = Callable[[str, int], Callable[[int], None]]
+"""Begins a line of progress, of a label and a total, and returns what moves it on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +64,11 @@ class Size:
     patients: int = 12
     conversations: int = 4
     messages: int = 16
+
+    @property
+    def is_everyday(self) -> bool:
+        """Tell whether the clinic is made one by one, as people would: unread messages, notices and all."""
+        return max(self.patients, self.conversations, self.messages) <= EVERYDAY
 
 
 PEOPLE = (
@@ -138,11 +151,19 @@ async def _fill(services: Services, size: Size, *, is_quiet: bool) -> list[Accou
             task = progress.add_task(label, total=total)
             return lambda count: progress.advance(task, count)
 
+        if not size.is_everyday and await _is_embedded(services):
+            await _crowd(services, people, size, track)
+            return _accounts(services, password)
         patient_ids = await _make_patients(services, people, size.patients, track("Patients", size.patients))
         await _write_letters(services, people, patient_ids[:3])
         talks = await _begin(services, people, patient_ids, size, track("Conversations", size.conversations))
         rest = max(0, size.messages - len(talks))
         await _talk(services, people, talks, rest, track("Messages", rest))
+    return _accounts(services, password)
+
+
+def _accounts(services: Services, password: str) -> list[Account]:
+    """Return who can sign in, and keep it for the next start."""
     accounts = [
         Account(username, password, level.value, profession, roles, place)
         for username, _, level, profession, roles, place in PEOPLE
@@ -180,27 +201,61 @@ async def _make_patients(
     services: Services, people: dict[str, int], count: int, advance: Callable[[int], None]
 ) -> list[PatientId]:
     made: list[PatientId] = []
-    documents = invented.patients(count)
+    documents = _documents(count)
     while batch := list(itertools.islice(documents, BATCH)):
         async with open_job(services, "demo") as (unit, actor):
             for document in batch:
-                if not made:
-                    document |= {"name": [{"use": "official", "family": "Jones", "given": ["Pat"], "prefix": ["Mx"]}]}
-                # One in six is cared for elsewhere, so that there is somebody the other practice's staff cannot see.
-                place = NORTHFIELD if len(made) % 6 == 5 else RIVERSIDE
                 made.append(
                     await patients.create(
                         unit,
                         actor,
                         with_source(document, services.settings.source_uri),
-                        organisation_id=OrganisationId(people[place]),
+                        organisation_id=_place_of(people, len(made)),
                     )
                 )
         advance(len(batch))
+    await _link_pat(services, people, made)
+    return made
+
+
+def _documents(count: int) -> Iterator[Document]:
+    """Yield the clinic's patients; the first of them has an account."""
+    for index, document in enumerate(invented.patients(count)):
+        pat = {"name": [{"use": "official", "family": "Jones", "given": ["Pat"], "prefix": ["Mx"]}]}
+        yield document | pat if index == 0 else document
+
+
+def _place_of(people: dict[str, int], index: int) -> OrganisationId:
+    # One in six is cared for elsewhere, so that there is somebody the other practice's staff cannot see.
+    return OrganisationId(people[NORTHFIELD if index % 6 == 5 else RIVERSIDE])
+
+
+async def _link_pat(services: Services, people: dict[str, int], made: Sequence[PatientId]) -> None:
     if made:
         async with open_job(services, "demo") as (unit, actor):
             await identity.link_patient(unit, actor, UserId(people["pat.jones"]), made[0])
-    return made
+
+
+async def _is_embedded(services: Services) -> bool:
+    """Tell whether clinical records share our transactions; to a server elsewhere they go one by one."""
+    async with services.database.reading() as session:
+        return services.fhir_for(session).joins_transaction
+
+
+async def _crowd(services: Services, people: dict[str, int], size: Size, track: Track) -> None:
+    """Bring in a large clinic."""
+    made = await crowd.add_patients(
+        services, _documents(size.patients), lambda index: _place_of(people, index), track("Patients", size.patients)
+    )
+    await _link_pat(services, people, made)
+    await _write_letters(services, people, made[:3])
+    ours = [patient_id for index, patient_id in enumerate(made) if index % 6 != 5]
+    if ours and size.conversations:
+        lengths = crowd.shares(size.messages, size.conversations)
+        talkers = crowd.Talkers(
+            OrganisationId(people[RIVERSIDE]), UserId(people["dr.osei"]), UserId(people["nurse.ali"]), ours
+        )
+        await crowd.add_conversations(services, talkers, lengths, track("Messages", sum(lengths)))
 
 
 async def _write_letters(services: Services, people: dict[str, int], patient_ids: Sequence[PatientId]) -> None:

@@ -17,6 +17,7 @@ from quill.copying.sides import Sides
 from quill.errors import QuillError
 from quill.intents import service as intents
 from quill.kit import clock, ids
+from quill.kit.turns import end_tasks
 from quill.patients import reprojecting
 from quill.unit import RequestFacts, Services, nothing_moves, open_unit
 
@@ -160,8 +161,7 @@ async def _writes_held_up(services: Services) -> AsyncIterator[str]:
     try:
         yield mover
     finally:
-        renewing.cancel()
-        await asyncio.gather(renewing, return_exceptions=True)
+        await end_tasks([renewing])
         async with services.database.writing() as session:
             await end_move(session, mover)
 

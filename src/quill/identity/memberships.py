@@ -1,5 +1,9 @@
 """Who works in an organisation and which patients it cares for: joining, leaving, and which membership is primary."""
 
+from collections.abc import Sequence
+from typing import cast
+
+import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -61,6 +65,20 @@ async def add_patient_membership(unit: Unit, organisation_id: OrganisationId, pa
         return True
     # Either there is a primary one, or another request has just made one, perhaps of this very organisation.
     return await _add_patient(unit.session, organisation_id, patient_id, is_primary=False)
+
+
+async def add_new_patients(unit: Unit, organisation_id: OrganisationId, patient_ids: Sequence[PatientId]) -> None:
+    """Put patients no organisation cares for yet into one organisation's care, which becomes their primary one.
+
+    For patients this very unit has made; one statement for all.
+    """
+    now = clock.now()
+    rows = [
+        {"organisation_id": organisation_id, "patient_id": patient_id, "is_primary": True, "joined_at": now}
+        for patient_id in patient_ids
+    ]
+    if rows:
+        await unit.session.execute(sa.insert(cast("sa.Table", OrganisationPatientMember.__table__)), rows)
 
 
 async def _add_patient(

@@ -20,12 +20,14 @@ from quill.kit.ids import LoginId, OrganisationId, PatientId, UserId
 from quill.settings import Settings
 from quill.unit import Unit
 
-PERSON_ID = UserAccount.id
+PERSON_ID = queries.ACCOUNT.c.id
 """The column to join on in a statement built upon ``person_select``."""
-PERSON_USERNAME = UserAccount.username
-PERSON_DISPLAY_NAME = sa.func.coalesce(sa.func.nullif(UserAccount.full_name, ""), UserAccount.username)
+PERSON_USERNAME = queries.ACCOUNT.c.username
+PERSON_DISPLAY_NAME = sa.func.coalesce(
+    sa.func.nullif(queries.ACCOUNT.c.full_name, ""), queries.ACCOUNT.c.username, type_=sa.String()
+)
 """What others see of somebody: the full name, else the username."""
-PERSON_PATIENT_ID = UserAccount.patient_id
+PERSON_PATIENT_ID = queries.ACCOUNT.c.patient_id
 """The person's own patient record, if linked."""
 
 person_select = queries.person_select
@@ -42,6 +44,7 @@ patient_organisations = queries.patient_organisations
 is_anybody_there = queries.is_anybody_there
 add_staff_membership = memberships.add_staff_membership
 add_patient_membership = memberships.add_patient_membership
+add_new_patients = memberships.add_new_patients
 grant_access = grants.grant_access
 end_access = grants.end_access
 holds_access = queries.holds_access
@@ -112,13 +115,12 @@ def actor_from(row: sa.Row[Any], settings: Settings, login_id: LoginId | None = 
 
 async def find_actor(session: AsyncSession, settings: Settings, user_id: UserId) -> Actor | None:
     """Return an active person as an actor, or ``None`` when there is no such person or the account is disabled."""
-    row = (await session.execute(person_select().where(UserAccount.id == user_id, UserAccount.is_active))).first()
-    return actor_from(row, settings) if row is not None else None
+    return (await find_actors(session, settings, [user_id])).get(user_id)
 
 
 async def find_actors(session: AsyncSession, settings: Settings, user_ids: Collection[UserId]) -> dict[UserId, Actor]:
     """Return those of some people whose accounts exist and are active, as actors; one statement."""
-    rows = await session.execute(person_select().where(UserAccount.id.in_(user_ids), UserAccount.is_active))
+    rows = await queries.active_people(session, user_ids)
     return {UserId(row.id): actor_from(row, settings) for row in rows}
 
 

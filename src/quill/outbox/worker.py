@@ -6,6 +6,7 @@ process, and looks by itself every few seconds for those of others and for what 
 """
 
 import asyncio
+import contextlib
 import dataclasses
 import datetime
 import random
@@ -17,7 +18,7 @@ import structlog
 from quill.kit import clock
 from quill.kit.crypto import CannotUnseal
 from quill.kit.logs import where
-from quill.kit.turns import finish_turn
+from quill.kit.turns import end_tasks, finish_turn
 from quill.outbox import queries
 from quill.outbox.delivery import Carrier, Settlement, Task
 from quill.outbox.models import LiveEventRow, OutboxEntry
@@ -79,14 +80,16 @@ class Worker:
         self._payloads = Payloads(services.settings)
         self._active: set[asyncio.Task[None]] = set()
         self._is_stopping = False
+        self._turn = asyncio.Lock()
         self._tidied_at = clock.monotonic_seconds()
 
     async def run(self) -> None:
         """Deliver until stopped; trouble with the database is waited out."""
         while not self._is_stopping:
             try:
-                has_more = bool(await finish_turn(self._begin_some()))
-                await finish_turn(self._tidy_now_and_then())
+                async with self._turn:
+                    has_more = bool(await finish_turn(self._begin_some()))
+                    await finish_turn(self._tidy_now_and_then())
             except Exception as error:  # noqa: BLE001 - the database may be away for a while; the worker outlives that
                 log.warning("outbox_unreadable", cause=where(error))
                 has_more = False
@@ -99,11 +102,14 @@ class Worker:
         """Take nothing more, and return when what is under way has ended or had its time."""
         self._is_stopping = True
         self._signals.notify(WORK)
-        if self._active:
-            await asyncio.wait(self._active, timeout=STOP_SECONDS)
-        for task in self._active:
-            task.cancel()
-        await asyncio.gather(*self._active, return_exceptions=True)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(STOP_SECONDS):
+                # What the turn of this moment takes is under way as well.
+                async with self._turn:
+                    pass
+                if self._active:
+                    await asyncio.wait(self._active)
+        await end_tasks(self._active)
 
     async def drain(self) -> int:
         """Deliver what is due now, what comes of it included; for commands and tests.

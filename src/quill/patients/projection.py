@@ -101,13 +101,24 @@ async def project_patient(unit: Unit, stored: StoredResource, *, created_by: Act
     await _write_details(unit, stored, is_new=is_new)
 
 
+def new_index_row(patient_id: str, row: dict[str, Any], created_by: int | None) -> dict[str, Any]:
+    """Return the whole row of a patient who is new to the list."""
+    return {"patient_id": patient_id, "is_active": True, "created_by_user_id": created_by, **row}
+
+
+def listed_text(stored: StoredResource) -> str:
+    """Return a resource's text as the list keeps it."""
+    # The list adds its own ``is_active``; two members of one name would leave the reader to guess.
+    return dumps({name: value for name, value in stored.document.items() if name != "is_active"})
+
+
 async def _write_index_row(
     unit: Unit, patient_id: str, row: dict[str, Any], *, is_new: bool, created_by: Actor | None
 ) -> bool:
     """Write a patient's row of the list; tell whether it was added, which a new one is not when it is there already."""
     creator = created_by.user_id if created_by is not None else None
     if is_new:
-        whole = {"patient_id": patient_id, "is_active": True, "created_by_user_id": creator, **row}
+        whole = new_index_row(patient_id, row, creator)
         is_postgresql = unit.session.get_bind().dialect.name == "postgresql"
         insert = (postgresql.insert if is_postgresql else sqlite.insert)(PatientIndex).values(**whole)
         added = insert.on_conflict_do_nothing(index_elements=["patient_id"]).returning(PatientIndex.patient_id)
@@ -120,8 +131,7 @@ async def _write_index_row(
 
 
 async def _write_details(unit: Unit, stored: StoredResource, *, is_new: bool) -> None:
-    # The list adds its own ``is_active``; two members of one name would leave the reader to guess.
-    text = dumps({name: value for name, value in stored.document.items() if name != "is_active"})
+    text = listed_text(stored)
     if is_new:
         await unit.session.execute(sa.insert(PatientDocument), {"patient_id": stored.id, "document": text})
     else:

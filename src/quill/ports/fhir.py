@@ -4,6 +4,7 @@ Source: FHIR R4 (4.0.1), RESTful API (``http.html``), and search (``search.html`
 """
 
 import datetime
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -117,6 +118,23 @@ class FhirStore(Protocol):
         Raises:
             StaleEdit: 412, the current version is another one.
             InvalidRecord: 422, the resource breaks its specification; says where, not with what value.
+        """
+        ...
+
+    async def write_new(self, documents: Sequence[Document]) -> list[StoredResource]:
+        """Write many resources that must not exist yet; where writes join the transaction, by a few statements for all.
+
+        After a refusal a store that joins the transaction wants it rolled back, and another has kept those before it.
+
+        Args:
+            documents: resources with ``resourceType`` and ``id``.
+
+        Returns:
+            The resources as stored, in the same order.
+
+        Raises:
+            StaleEdit: 412, one of them exists.
+            InvalidRecord: 422, one of them breaks its specification.
         """
         ...
 

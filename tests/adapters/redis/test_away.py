@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 from limits import RateLimitItemPerMinute
+from redis.exceptions import TimeoutError as RedisTimeoutError
 from starlette.testclient import TestClient
 from structlog.testing import capture_logs
 
@@ -108,6 +109,34 @@ async def test_signals_reach_this_process_at_once_and_closing_ends_the_task(lost
     assert not task.done()
     task.cancel()
     await asyncio.wait_for(asyncio.gather(task, return_exceptions=True), 1)
+    await shared.close()
+
+
+@pytest.mark.anyio
+async def test_cancellation_that_meets_a_broken_connection_ends_the_task(
+    hanging: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without this a process whose Redis hung might never stop: the client's own timeout took the place of the end."""
+    shared = RedisShared(hanging)
+    subscribing = asyncio.Event()
+
+    class Connection:
+        async def __aenter__(self) -> "Connection":
+            return self
+
+        async def __aexit__(self, *error: object) -> None:
+            raise RedisTimeoutError
+
+        async def subscribe(self, channel: str) -> None:
+            subscribing.set()
+            await asyncio.sleep(60)
+
+    monkeypatch.setattr(shared._link.client, "pubsub", Connection)
+    task = asyncio.create_task(shared.run())
+    await subscribing.wait()
+    task.cancel()
+    await asyncio.wait({task}, timeout=2)
+    assert task.cancelled()
     await shared.close()
 
 

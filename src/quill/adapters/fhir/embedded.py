@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from quill.adapters.fhir import queries
@@ -29,6 +30,9 @@ from quill.ports.fhir_resources import check_resource
 _RESOURCE = cast("sa.Table", FhirResource.__table__)
 _VERSION = cast("sa.Table", FhirResourceVersion.__table__)
 _SEARCH_KEY = cast("sa.Table", FhirSearchKey.__table__)
+
+BLOCK_ROWS = 1000
+"""Rows sent to the database at once."""
 
 _SMALLEST_STEP = datetime.timedelta(microseconds=1)
 _EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
@@ -86,6 +90,23 @@ class EmbeddedFhirStore:
         stored = _next_version(document, row)
         await self._replace(stored, keys_before, search_keys_of(document))
         return stored
+
+    async def write_new(self, documents: Sequence[Document]) -> list[StoredResource]:
+        """Write many resources that must not exist yet; three statements for every thousand of them.
+
+        Raises:
+            StaleEdit: 412, one of them exists; the transaction must be rolled back.
+            InvalidRecord: 422, one of them breaks its specification; nothing was written.
+        """
+        for document in documents:
+            check_resource(document)
+        written = [_first_version(document) for document in documents]
+        try:
+            for start in range(0, len(written), BLOCK_ROWS):
+                await self._insert_all(written[start : start + BLOCK_ROWS])
+        except IntegrityError as error:
+            raise StaleEdit from error
+        return written
 
     async def create_unless(self, document: Document, *, identifier: str) -> tuple[StoredResource, bool]:
         """Write a resource unless exactly one of its type holds the identifier (``system|value``) already.
@@ -220,6 +241,17 @@ class EmbeddedFhirStore:
                 await self._session.execute(sa.insert(_SEARCH_KEY), _key_rows(stored, keys))
         return True
 
+    async def _insert_all(self, block: Sequence[StoredResource]) -> None:
+        keys = [search_keys_of(stored.document) for stored in block]
+        versions = [_version_row(stored) for stored in block]
+        current = [row | _search_columns(its) for row, its in zip(versions, keys, strict=True)]
+        many = [row for stored, its in zip(block, keys, strict=True) for row in _key_rows(stored, its)]
+        with _translated(but=IntegrityError):
+            await self._session.execute(sa.insert(_RESOURCE), current)
+            await self._session.execute(sa.insert(_VERSION), versions)
+            if many:
+                await self._session.execute(sa.insert(_SEARCH_KEY), many)
+
     async def _replace(
         self,
         stored: StoredResource,
@@ -259,10 +291,16 @@ class EmbeddedFhirStore:
 
 
 @contextmanager
-def _translated() -> Iterator[None]:
-    """Turn trouble with the database into ``FhirUnavailable``, so that it never reads as absence."""
+def _translated(but: type[Exception] | tuple[()] = ()) -> Iterator[None]:
+    """Turn trouble with the database into ``FhirUnavailable``, so that it never reads as absence.
+
+    Args:
+        but: what is let through, because it means something else there.
+    """
     try:
         yield
+    except but:
+        raise
     except (sa.exc.DBAPIError, sa.exc.TimeoutError, TimeoutError, OSError) as error:
         raise FhirUnavailable from error
 
@@ -314,12 +352,11 @@ def _version_row(stored: StoredResource) -> dict[str, Any]:
 
 
 def _current_row(stored: StoredResource, keys: SearchKeys) -> dict[str, Any]:
-    return {
-        **_version_row(stored),
-        "folded_names": keys.folded_names,
-        "birth_date": keys.birth_date,
-        "subject": keys.subject,
-    }
+    return _version_row(stored) | _search_columns(keys)
+
+
+def _search_columns(keys: SearchKeys) -> dict[str, Any]:
+    return {"folded_names": keys.folded_names, "birth_date": keys.birth_date, "subject": keys.subject}
 
 
 def _key_rows(stored: StoredResource, keys: SearchKeys) -> list[dict[str, Any]]:

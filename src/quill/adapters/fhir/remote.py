@@ -5,7 +5,7 @@ What the server is believed to say is in ``remote_answers``; how documents trave
 
 import asyncio
 import datetime
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
 from quill.adapters.fhir.remote_answers import Deletion, ServerPage, deleted, wrong
 from quill.adapters.fhir.remote_calls import BundleKind, ConditionNotMet, FhirCalls
@@ -85,6 +85,15 @@ class RemoteFhirStore:
         if if_match == 0:
             return await self._create(document, sent)
         return await self._replace(document, sent, if_match)
+
+    async def write_new(self, documents: Sequence[Document]) -> list[StoredResource]:
+        """Write many resources that must not exist yet, one after the other.
+
+        Raises:
+            StaleEdit: 412, one of them exists; those before it are kept.
+            InvalidRecord: 422, as for ``write``; those before it are kept.
+        """
+        return [await self.write(document, if_match=0) for document in documents]
 
     async def create_unless(self, document: Document, *, identifier: str) -> tuple[StoredResource, bool]:
         """Write a resource unless exactly one of its type holds the identifier (``system|value``) already.

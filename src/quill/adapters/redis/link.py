@@ -12,6 +12,7 @@ from redis.exceptions import RedisError
 
 from quill.adapters.breaker import CircuitBreaker
 from quill.kit.logs import where
+from quill.kit.turns import end_if_cancelled
 
 DEADLINE_SECONDS = 0.3
 """For one call with everything it takes; signing in makes a few, and each can do without."""
@@ -61,6 +62,7 @@ class Link:
             async with asyncio.timeout(DEADLINE_SECONDS):
                 answer = await call()
         except (RedisError, OSError) as error:
+            end_if_cancelled()
             self.is_lost(error)
             raise RedisAway from error
         self.is_found()
@@ -76,6 +78,7 @@ class Link:
             async with asyncio.timeout(DEADLINE_SECONDS):
                 await self.client.ping()
         except (RedisError, OSError) as error:
+            end_if_cancelled()
             self.is_lost(error)
             raise RedisAway from error
         self.is_found()

@@ -13,6 +13,7 @@ from redis.exceptions import RedisError
 
 from quill.adapters.redis.link import DEADLINE_SECONDS, Link, RedisAway
 from quill.kit.signals import InProcessSignals
+from quill.kit.turns import end_if_cancelled
 
 CHANNEL = "quill:signals"
 SILENCE_SECONDS = 5.0
@@ -70,6 +71,7 @@ class SharedSignals:
             try:
                 await self._hear()
             except (RedisError, OSError) as error:
+                end_if_cancelled()
                 if self.is_subscribed.is_set():
                     pause = FIRST_PAUSE_SECONDS
                 self.is_subscribed.clear()

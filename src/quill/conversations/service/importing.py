@@ -13,6 +13,7 @@ from quill.conversations.models import Message
 from quill.conversations.projection import SMALLEST_STEP, message_row
 from quill.identity import service as identity
 from quill.kit import ids
+from quill.kit.documents import Document
 from quill.kit.ids import ConversationId, OrganisationId, PatientId, UserId
 from quill.ports.fhir_communication import (
     ConversationFacts,
@@ -89,11 +90,11 @@ async def import_conversations(
     messages = await numbers.take(unit.session, "message", sum(len(found.messages) for found in conversations))
     following = iter(messages)
     rows: list[dict[str, Any]] = []
-    source = unit.settings.source_uri
+    documents: list[Document] = []
     for header, found in zip(headers, conversations, strict=True):
-        await unit.fhir.write(with_source(conversation_document(header), source), if_match=0)
+        documents.append(conversation_document(header))
         for facts in _messages(header, found, following, people):
-            await unit.fhir.write(with_source(message_document(facts), source), if_match=0)
+            documents.append(message_document(facts))
             rows.append(message_row(facts, header.number, created_at=facts.sent_at, amends_id=None))
         audit.record(
             unit,
@@ -103,6 +104,7 @@ async def import_conversations(
             subject=f"conversation:{header.number}",
             reason="import",
         )
+    await unit.fhir.write_new([with_source(document, unit.settings.source_uri) for document in documents])
     await filling.insert_conversations(unit.session, [(header, 1) for header in headers])
     await filling.insert(unit.session, Message, rows)
     await filling.settle(unit.session, given)

@@ -11,7 +11,9 @@ from quill.identity.queries.memberships import (
     staff_page,
 )
 from quill.identity.queries.people import (
+    ACCOUNT,
     SEPARATOR,
+    active_people,
     count_people,
     credentials_select,
     is_anybody_there,
@@ -43,7 +45,9 @@ from quill.identity.queries.ties import (
 )
 
 __all__ = [
+    "ACCOUNT",
     "SEPARATOR",
+    "active_people",
     "around_patient",
     "cares_for_many",
     "count_people",
