@@ -215,8 +215,9 @@ async def test_stopping_waits_for_what_is_being_taken_at_that_moment(services: S
     carrier = ScriptedCarrier()
     await in_unit(a_mail)
     running = Worker(services, {"mail": carrier})
-    async with services.database.writing():
-        # Nobody else can take an entry now.
+    async with services.database.writing() as session:
+        # Nobody else can take the entry now.
+        await session.execute(sa.select(OutboxEntry.id).with_for_update())
         task = asyncio.create_task(running.run(), name="the worker")
         await asyncio.sleep(0.05)
         stopping = asyncio.create_task(running.stop())

@@ -127,7 +127,8 @@ async def test_cancellation_that_meets_a_broken_connection_ends_the_task(
         async def __aexit__(self, *error: object) -> None:
             raise RedisTimeoutError
 
-        async def subscribe(self, channel: str) -> None:
+        async def subscribe(self, *channels: str) -> None:
+            assert channels
             subscribing.set()
             await asyncio.sleep(60)
 
