@@ -28,11 +28,13 @@ run: .venv/.run-stamp ## serve a demo clinic on http://127.0.0.1:8000 (HOST=, PO
 	@exec $(BIN)/quill serve --demo --host $(HOST) --port $(PORT)
 
 ##@ Change
+# A test that hangs beyond its timeout, clean-up included, says where and ends as failed, instead of the run never ending.
 test: .venv/.dev-stamp ## run the suite, in parallel, in random order, network blocked (ARGS=)
-	$(BIN)/pytest -n auto --dist worksteal -m "not thorough and not live" $(ARGS)
+	$(BIN)/pytest -n auto --dist worksteal -m "not thorough and not live" \
+		-o faulthandler_timeout=150 -o faulthandler_exit_on_timeout=true $(ARGS)
 
 test-thorough: .venv/.dev-stamp ## the tests that take their time: faults, processes, generated input (QUILL_SCHEMATHESIS_EXAMPLES=50)
-	$(BIN)/pytest -n auto -m thorough $(ARGS)
+	$(BIN)/pytest -n auto -m thorough -o faulthandler_timeout=3000 -o faulthandler_exit_on_timeout=true $(ARGS)
 
 check: .venv/.dev-stamp ## everything CI checks besides tests: format, lint, types, layers, migrations, documents
 	$(BIN)/ruff format --check
