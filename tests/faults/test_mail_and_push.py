@@ -118,6 +118,7 @@ MAIL_FAULTS: dict[str, Callable[[House], None]] = {
 }
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("fault", MAIL_FAULTS)
 def test_mail_waits_for_its_server_and_comes_once(house: House, fault: str) -> None:
@@ -187,6 +188,7 @@ PUSH_FAULTS: dict[str, Callable[[House], None]] = {
 }
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("fault", PUSH_FAULTS)
 def test_notification_waits_for_the_push_service_and_comes_once(house: House, fault: str) -> None:

@@ -107,7 +107,7 @@ def full(file: Path) -> Iterator[None]:
 
 
 Trouble = Callable[[Path], AbstractContextManager[None]]
-every_trouble = pytest.mark.parametrize("trouble", [locked, full])
+every_trouble = pytest.mark.parametrize("trouble", [pytest.param(locked, marks=pytest.mark.thorough), full])
 
 
 @every_trouble

@@ -11,6 +11,8 @@ from tests.databases import Databases, SqliteDatabases, directory_for_files
 from tests.faults.house import fresh_database, open_house, started
 from tests.journeys.story import Story
 
+pytestmark = pytest.mark.thorough
+
 
 @pytest.fixture(scope="module")
 def at_home(application: FastAPI, tmp_path_factory: pytest.TempPathFactory, databases: Databases) -> list[bytes]:

@@ -15,11 +15,22 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from quill.adapters.fhir import queries
+from quill.adapters.fhir.embedded_rows import (
+    EPOCH,
+    SMALLEST_STEP,
+    current_row,
+    instant_of,
+    key_rows,
+    microseconds,
+    search_columns,
+    stored_of,
+    version_row,
+)
 from quill.adapters.fhir.models import FhirResource, FhirResourceVersion, FhirSearchKey
 from quill.adapters.fhir.search_keys import NOTHING, SearchKeys, may_match, search_keys_of
 from quill.errors import FhirUnavailable, InvalidCursor, InvalidRecord, StaleEdit
 from quill.kit import clock
-from quill.kit.documents import Document, dumps, in_order, loads
+from quill.kit.documents import Document, in_order, loads
 from quill.kit.ids import is_fhir_id
 from quill.kit.paging import BadCursor, PageRequest, cursor_of
 from quill.ports.fhir import FIRST_MEMBERS, OVERLAP, ChangePage, ResourcePage, ResourceType, SearchQuery, StoredResource
@@ -33,9 +44,6 @@ _SEARCH_KEY = cast("sa.Table", FhirSearchKey.__table__)
 
 BLOCK_ROWS = 1000
 """Rows sent to the database at once."""
-
-_SMALLEST_STEP = datetime.timedelta(microseconds=1)
-_EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 
 
 class EmbeddedFhirStore:
@@ -58,7 +66,7 @@ class EmbeddedFhirStore:
         if not is_fhir_id(resource_id):
             return None
         row = await self._first(queries.current(resource_type, resource_id))
-        return None if row is None or row.is_deleted else _stored(resource_type, row)
+        return None if row is None or row.is_deleted else stored_of(resource_type, row)
 
     async def write(self, document: Document, *, if_match: int | None = None) -> StoredResource:
         """Write a resource under the id it carries; the same content again makes no new version.
@@ -83,7 +91,7 @@ class EmbeddedFhirStore:
         if not row.is_deleted:
             before = loads(row.document)
             if same_content(before, document):
-                return _stored(resource_type, row)
+                return stored_of(resource_type, row)
             keys_before = search_keys_of(before)
         else:
             keys_before = NOTHING
@@ -124,7 +132,7 @@ class EmbeddedFhirStore:
         if len(holders) > 1:
             raise StaleEdit("More than one record holds this identifier")
         if holders:
-            return _stored(resource_type, holders[0]), False
+            return stored_of(resource_type, holders[0]), False
         return await self.write(document, if_match=0), True
 
     async def search(
@@ -139,7 +147,7 @@ class EmbeddedFhirStore:
         if not may_match(query):
             return ResourcePage()
         rows = await self._all(queries.page(queries.matching(resource_type, query), after, limit))
-        resources = [_stored(resource_type, row) for row in rows[:limit]]
+        resources = [stored_of(resource_type, row) for row in rows[:limit]]
         more = len(rows) > limit
         return ResourcePage(resources, _cursor_after(resources[-1]) if more else None)
 
@@ -148,7 +156,7 @@ class EmbeddedFhirStore:
         if not is_fhir_id(resource_id):
             return []
         rows = await self._all(queries.versions(resource_type, resource_id))
-        return [_stored(resource_type, row) for row in rows]
+        return [stored_of(resource_type, row) for row in rows]
 
     async def all_versions(
         self, resource_type: ResourceType, *, limit: int = 100, cursor: str | None = None
@@ -163,7 +171,7 @@ class EmbeddedFhirStore:
         except BadCursor as error:
             raise InvalidCursor from error
         rows = await self._all(queries.all_versions(resource_type, after, limit))
-        resources = [_stored(resource_type, row) for row in rows[:limit]]
+        resources = [stored_of(resource_type, row) for row in rows[:limit]]
         last = resources[-1] if len(rows) > limit else None
         return ResourcePage(resources, cursor_of(last.id, last.version) if last else None)
 
@@ -207,12 +215,12 @@ class EmbeddedFhirStore:
         begin, end, after = _reading_of(since)
         end = end or clock.now()
         rows = await self._all(queries.page(queries.changed(resource_type, begin), after, limit))
-        resources = [_stored(resource_type, row) for row in rows[:limit]]
+        resources = [stored_of(resource_type, row) for row in rows[:limit]]
         if len(rows) > limit:
             last = resources[-1]
-            position = cursor_of(_microseconds(begin), _microseconds(end), _microseconds(last.last_updated), last.id)
+            position = cursor_of(microseconds(begin), microseconds(end), microseconds(last.last_updated), last.id)
             return ChangePage(resources, position, has_more=True)
-        return ChangePage(resources, cursor_of(max(_microseconds(end - OVERLAP), 0), 0, 0, ""), has_more=False)
+        return ChangePage(resources, cursor_of(max(microseconds(end - OVERLAP), 0), 0, 0, ""), has_more=False)
 
     async def ping(self) -> None:
         """Return when the tables can be read."""
@@ -226,7 +234,7 @@ class EmbeddedFhirStore:
 
     async def _add(self, stored: StoredResource, keys: SearchKeys, versions: Sequence[StoredResource]) -> bool:
         """Write a new resource, its current version and all of them; tell whether its id was free."""
-        row = _current_row(stored, keys)
+        row = current_row(stored, keys)
         with _translated():
             dialect = self._session.get_bind().dialect.name
             insert = postgresql.insert if dialect == "postgresql" else sqlite.insert
@@ -236,16 +244,16 @@ class EmbeddedFhirStore:
             )
             if cast("sa.CursorResult[Any]", result).rowcount == 0:
                 return False
-            await self._session.execute(sa.insert(_VERSION), [_version_row(version) for version in versions])
+            await self._session.execute(sa.insert(_VERSION), [version_row(version) for version in versions])
             if keys.many:
-                await self._session.execute(sa.insert(_SEARCH_KEY), _key_rows(stored, keys))
+                await self._session.execute(sa.insert(_SEARCH_KEY), key_rows(stored, keys))
         return True
 
     async def _insert_all(self, block: Sequence[StoredResource]) -> None:
         keys = [search_keys_of(stored.document) for stored in block]
-        versions = [_version_row(stored) for stored in block]
-        current = [row | _search_columns(its) for row, its in zip(versions, keys, strict=True)]
-        many = [row for stored, its in zip(block, keys, strict=True) for row in _key_rows(stored, its)]
+        versions = [version_row(stored) for stored in block]
+        current = [row | search_columns(its) for row, its in zip(versions, keys, strict=True)]
+        many = [row for stored, its in zip(block, keys, strict=True) for row in key_rows(stored, its)]
         with _translated(but=IntegrityError):
             await self._session.execute(sa.insert(_RESOURCE), current)
             await self._session.execute(sa.insert(_VERSION), versions)
@@ -260,17 +268,17 @@ class EmbeddedFhirStore:
         versions: Sequence[StoredResource] | None = None,
     ) -> None:
         """Write the next version of a resource whose row is locked, or several of which the last is the current one."""
-        rows = [_version_row(version) for version in versions or [stored]]
+        rows = [version_row(version) for version in versions or [stored]]
         with _translated():
             this_one = (_RESOURCE.c.resource_type == stored.resource_type) & (_RESOURCE.c.id == stored.id)
-            await self._session.execute(sa.update(_RESOURCE).where(this_one).values(_current_row(stored, after)))
+            await self._session.execute(sa.update(_RESOURCE).where(this_one).values(current_row(stored, after)))
             await self._session.execute(sa.insert(_VERSION), rows)
             if after.many == before.many:
                 return
             its_keys = (_SEARCH_KEY.c.resource_type == stored.resource_type) & (_SEARCH_KEY.c.id == stored.id)
             await self._session.execute(sa.delete(_SEARCH_KEY).where(its_keys))
             if after.many:
-                await self._session.execute(sa.insert(_SEARCH_KEY), _key_rows(stored, after))
+                await self._session.execute(sa.insert(_SEARCH_KEY), key_rows(stored, after))
 
     async def _serialise_creation(self, name: str) -> None:
         """Let conditional creations of one identifier pass one at a time until the transaction ends.
@@ -324,7 +332,7 @@ def _first_version(document: Document) -> StoredResource:
 def _next_version(document: Document, row: queries.ResourceRow, *, is_deleted: bool = False) -> StoredResource:
     """Return the version after a row, later than it even when the clock stood still or went back."""
     return _version(
-        document, row.version + 1, max(clock.now(), row.last_updated + _SMALLEST_STEP), is_deleted=is_deleted
+        document, row.version + 1, max(clock.now(), row.last_updated + SMALLEST_STEP), is_deleted=is_deleted
     )
 
 
@@ -334,47 +342,8 @@ def _version(document: Document, version: int, instant: datetime.datetime, *, is
     return StoredResource(document["resourceType"], document["id"], version, instant, whole, is_deleted)
 
 
-def _stored(resource_type: ResourceType, row: queries.ResourceRow) -> StoredResource:
-    return StoredResource(
-        resource_type, row.id, row.version, row.last_updated, loads(row.document), is_deleted=row.is_deleted
-    )
-
-
-def _version_row(stored: StoredResource) -> dict[str, Any]:
-    return {
-        "resource_type": stored.resource_type,
-        "id": stored.id,
-        "version": stored.version,
-        "last_updated": stored.last_updated,
-        "is_deleted": stored.is_deleted,
-        "document": dumps(stored.document),
-    }
-
-
-def _current_row(stored: StoredResource, keys: SearchKeys) -> dict[str, Any]:
-    return _version_row(stored) | _search_columns(keys)
-
-
-def _search_columns(keys: SearchKeys) -> dict[str, Any]:
-    return {"folded_names": keys.folded_names, "birth_date": keys.birth_date, "subject": keys.subject}
-
-
-def _key_rows(stored: StoredResource, keys: SearchKeys) -> list[dict[str, Any]]:
-    return [
-        {
-            "resource_type": stored.resource_type,
-            "id": stored.id,
-            "parameter": parameter,
-            "position": position,
-            "system": system,
-            "value": value,
-        }
-        for position, (parameter, system, value) in enumerate(keys.many)
-    ]
-
-
 def _cursor_after(stored: StoredResource) -> str:
-    return cursor_of(_microseconds(stored.last_updated), stored.id)
+    return cursor_of(microseconds(stored.last_updated), stored.id)
 
 
 def _position(cursor: str | None) -> queries.Position | None:
@@ -384,7 +353,7 @@ def _position(cursor: str | None) -> queries.Position | None:
         if key is None:
             return None
         microseconds, resource_id = cast("tuple[int, str]", key)
-        return queries.Position(_instant(microseconds), resource_id)
+        return queries.Position(instant_of(microseconds), resource_id)
     except (BadCursor, OverflowError) as error:
         raise InvalidCursor from error
 
@@ -396,17 +365,9 @@ def _reading_of(
     try:
         key = PageRequest(cursor=since).after(int, int, int, str)
         if key is None:
-            return _EPOCH, None, None
+            return EPOCH, None, None
         begin, end, at, resource_id = cast("tuple[int, int, int, str]", key)
-        after = queries.Position(_instant(at), resource_id) if resource_id else None
-        return _instant(begin), _instant(end) if end else None, after
+        after = queries.Position(instant_of(at), resource_id) if resource_id else None
+        return instant_of(begin), instant_of(end) if end else None, after
     except (BadCursor, OverflowError) as error:
         raise InvalidCursor from error
-
-
-def _microseconds(instant: datetime.datetime) -> int:
-    return (instant - _EPOCH) // _SMALLEST_STEP
-
-
-def _instant(microseconds: int) -> datetime.datetime:
-    return _EPOCH + microseconds * _SMALLEST_STEP
