@@ -119,7 +119,7 @@ class GroupRecorder:
 
     async def _write(self, group: list[_Waiting]) -> None:
         try:
-            async with self._database.writing() as session:
+            async with self._database.one_statement() as session:
                 await self.insert(session, [row for waiting in group for row in waiting.rows])
         except Exception as error:  # noqa: BLE001 - handed to every caller: whatever it is, none of them may show data
             _refuse(group, error)

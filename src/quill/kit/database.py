@@ -41,6 +41,11 @@ Source: PostgreSQL, Appendix A: connection exceptions, refused sign-ins, no such
 shutdown, crash and start, trouble with its disk.
 """
 
+IDLE_SECONDS = 30.0
+"""After so long without use a connection to PostgreSQL is asked whether it still works: what lies between may have
+forgotten it without a word."""
+
+_USED_AT = "quill_used_at"
 _HOLDS_WRITER_LOCK = "quill_holds_writer_lock"
 _IS_READING = "quill_is_reading"
 
@@ -105,11 +110,12 @@ class Database:
             pool_size=pool_size,
             max_overflow=pool_size,
             pool_timeout=WAIT_SECONDS,
-            pool_pre_ping=not self.is_sqlite,
             connect_args=connect_args,
             # A statement's parameters are patient data: they must not appear in exception texts or logs.
             hide_parameters=True,
         )
+        if not self.is_sqlite:
+            event.listen(self.engine.sync_engine.pool, "checkout", _look_at_connection)
         if self.is_sqlite:
             self._writers = _Writers(self.engine)
             self._autocommit = self.engine.execution_options(**{_IS_READING: True})
@@ -138,6 +144,15 @@ class Database:
             except BaseException:
                 await session.rollback()
                 raise
+
+    @asynccontextmanager
+    async def one_statement(self) -> AsyncIterator[AsyncSession]:
+        """Open a session for one statement that writes: durable when it has been executed, or not done at all.
+
+        PostgreSQL needs no transaction around a single statement, which saves two trips to the server.
+        """
+        async with self.writing() if self.is_sqlite else self.reading() as session:
+            yield session
 
     def is_reader(self, session: AsyncSession) -> bool:
         """Tell whether a session came from ``reading``."""
@@ -193,6 +208,23 @@ def is_outage(error: sa.exc.SQLAlchemyError) -> bool:
         return True
     # Without a SQLSTATE, whatever is said but that a statement is wrong means that the work cannot be done just now.
     return not isinstance(error, _MISTAKES) and (not state or isinstance(error, sa.exc.OperationalError))
+
+
+def _look_at_connection(connection: Any, record: Any, _fairy: object) -> None:
+    """Have a connection that is broken replaced by a new one before it is used.
+
+    One that the server closed is known to be closed, because the event loop has heard of it, and costs no question.
+    """
+    now = clock.monotonic_seconds()
+    used_at = record.info.get(_USED_AT, now)
+    record.info[_USED_AT] = now
+    if connection.driver_connection.is_closed():
+        raise sa.exc.InvalidatePoolError
+    if now - used_at > IDLE_SECONDS:
+        try:
+            connection.ping()
+        except connection.dbapi.Error as error:
+            raise sa.exc.InvalidatePoolError from error
 
 
 def _write_nothing_new(connection: Connection) -> None:
