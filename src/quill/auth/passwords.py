@@ -3,8 +3,15 @@
 Source: OWASP Password Storage Cheat Sheet; RFC 9106.
 """
 
-import anyio
-import anyio.to_thread
+import asyncio
+import contextlib
+import importlib.util
+import os
+import runpy
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerifyMismatchError
 
@@ -19,6 +26,8 @@ PRODUCTION_MINIMUM = 12
 
 HASHES_AT_ONCE = 2
 """Each takes 64 MiB and four lanes with the default settings."""
+HASHING_NICENESS = 10
+"""Of the threads that hash (sched(7)): whoever only waits a moment, such as everybody else's request, goes first."""
 HASHES_WAITING = 64
 """More than this would wait longer than a person does."""
 
@@ -32,12 +41,12 @@ class Passwords:
             memory_cost=settings.argon2_memory_kib,
             parallelism=settings.argon2_parallelism,
         )
-        self._limiter = anyio.CapacityLimiter(HASHES_AT_ONCE)
+        self._threads = ThreadPoolExecutor(HASHES_AT_ONCE, "hashing", initializer=_go_behind_others)
         self._waiting = 0
         self._decoy = self._hasher.hash("nobody has this password")
         self._override = settings.password_min_length
         self._is_strict = settings.is_production
-        self._common = _common_passwords() if self._is_strict else frozenset()
+        self._common = _common_passwords() if self._is_strict else ""
 
     async def hash(self, password: str) -> str:
         """Return the PHC string of a password.
@@ -77,7 +86,7 @@ class Passwords:
             raise Unprocessable.at("password", f"Password must be at most {LONGEST_PASSWORD} characters")
         if len(password) < self.minimum(is_registration=is_registration):
             raise PasswordTooShort(sentence)
-        if self._is_strict and password.casefold() in self._common:
+        if self._is_strict and f"\n{password.casefold()}\n" in self._common:
             raise PasswordTooCommon
 
     def minimum(self, *, is_registration: bool = False) -> int:
@@ -93,7 +102,8 @@ class Passwords:
             raise Overloaded
         self._waiting += 1
         try:
-            return await anyio.to_thread.run_sync(self._work, password, compare_with, limiter=self._limiter)
+            loop = asyncio.get_running_loop()
+            return await loop.run_in_executor(self._threads, self._work, password, compare_with)
         finally:
             self._waiting -= 1
 
@@ -107,8 +117,22 @@ class Passwords:
         return "match"
 
 
-def _common_passwords() -> frozenset[str]:
-    # Imported late: thirty thousand words that only production needs.
-    from zxcvbn.frequency_lists import FREQUENCY_LISTS
+def _go_behind_others() -> None:
+    """Let this thread, and those the hashing starts, run only where nothing else wants to; only Linux has that."""
+    if hasattr(os, "setpriority") and os.uname().sysname == "Linux":
+        # Where it is not allowed, hashing is as important as everything else.
+        with contextlib.suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), HASHING_NICENESS)
 
-    return frozenset(FREQUENCY_LISTS["passwords"])
+
+def _common_passwords() -> str:
+    """Return the passwords that are tried first, each between two line breaks.
+
+    One text, and of all that library only this list: as a set of texts, with the library's other lists and rankings
+    beside them, they would take a tenth of the process's memory.
+    """
+    package = importlib.util.find_spec("zxcvbn")
+    if package is None or package.origin is None:
+        raise RuntimeError("The list of common passwords (zxcvbn) is not installed.")
+    lists = runpy.run_path(str(Path(package.origin).with_name("frequency_lists.py")))["FREQUENCY_LISTS"]
+    return "\n".join(("", *lists["passwords"], ""))
