@@ -9,11 +9,13 @@ import sqlalchemy as sa
 from quill.actor import Actor
 from quill.conversations import service as conversations
 from quill.conversations.models import Conversation, ConversationOrganisation, ConversationParticipant, Message
-from quill.conversations.rebuild import Rebuilt, rebuild_projection
+from quill.conversations.rebuild import NumberGivenTwice, Rebuilt, rebuild_projection
 from quill.conversations.service import PastConversation, PastMessage
 from quill.errors import FhirUnavailable
 from quill.kit import clock, ids
 from quill.kit.ids import OrganisationId, PatientId, UserId
+from quill.ports.fhir import SearchQuery
+from quill.ports.fhir_communication import is_header
 from quill.unit import Unit
 from tests.conversations.talk import (
     Surgery,
@@ -175,3 +177,20 @@ def test_bringing_in_wants_known_people_and_a_message(place: Surgery) -> None:
     with pytest.raises(ValueError, match="begins with a message"):
         place.clinic.in_unit(bring_in)
     assert counts(place.clinic) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("kind", ["conversation", "message"])
+def test_two_records_of_one_number_are_told_and_nothing_changes(place: Surgery, kind: str) -> None:
+    """As on a FHIR server to which two clinics write."""
+    begin(place.doctor, place.patient)
+    before = answers(place.doctor)
+
+    async def copy_one(unit: Unit) -> None:
+        found = await unit.fhir.search("Communication", SearchQuery(), limit=10)
+        wanted = next(r for r in found.resources if is_header(r.document) == (kind == "conversation"))
+        await unit.fhir.write({**wanted.document, "id": "of-another-clinic"})
+
+    place.clinic.in_unit(copy_one)
+    with pytest.raises(NumberGivenTwice, match="of-another-clinic"):
+        rebuild(place)
+    assert answers(place.doctor) == before

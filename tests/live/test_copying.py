@@ -6,6 +6,7 @@ import sqlite3
 import subprocess
 from pathlib import Path
 
+import httpx2
 import pytest
 
 from tests.cli.conftest import PROGRAM, environment
@@ -42,11 +43,25 @@ def empty(tmp_path: Path) -> None:
             database.execute(f"DELETE FROM {table}")  # noqa: S608 - names of ours
 
 
+def clear_conversations(fhir: str) -> None:
+    """Take out the conversations of other tests' clinics: a way back brings everybody's, and their numbers clash."""
+    with httpx2.Client(timeout=60) as client:
+        while True:
+            page = client.get(f"{fhir}/Communication?_count=200&_elements=id", headers={"Cache-Control": "no-cache"})
+            found = [entry["resource"]["id"] for entry in page.raise_for_status().json().get("entry", [])]
+            if not found:
+                return
+            deletions = [{"request": {"method": "DELETE", "url": f"Communication/{each}"}} for each in found]
+            bundle = {"resourceType": "Bundle", "type": "transaction", "entry": deletions}
+            client.post(fhir, json=bundle, headers={"Content-Type": "application/fhir+json"}).raise_for_status()
+
+
 def test_clinic_moves_to_real_servers_and_back_though_the_copy_is_killed(
     tmp_path: Path, settings: dict[str, str]
 ) -> None:
     fhir, openehr = os.environ["QUILL_TEST_FHIR_URL"], os.environ["QUILL_TEST_OPENEHR_URL"]
     there = {"QUILL_FHIR_URL": fhir, "QUILL_OPENEHR_URL": openehr}
+    clear_conversations(fhir)
     copy = ("copy-clinical", "--to-fhir", fhir, "--to-openehr", openehr)
     quill(settings, "migrate")
     quill(settings, "demo", "--patients", "60", "--conversations", "30", "--messages", "240", "--json")

@@ -7,6 +7,7 @@ import datetime
 import pytest
 import sqlalchemy as sa
 from pydantic import SecretStr
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from quill.kit import clock
 from quill.kit.ids import PatientId, UserId
@@ -211,22 +212,29 @@ async def test_stopping_lets_a_delivery_end(services: Services, in_unit: InUnit)
     assert (await entries(services))[0]["state"] == "sent"
 
 
-async def test_stopping_waits_for_what_is_being_taken_at_that_moment(services: Services, in_unit: InUnit) -> None:
-    carrier = ScriptedCarrier()
+async def test_stopping_waits_for_what_is_being_taken_at_that_moment(
+    services: Services, in_unit: InUnit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taking, may_take = asyncio.Event(), asyncio.Event()
+    lock_due = queries.lock_due
+
+    async def slowly(session: AsyncSession, now: datetime.datetime, limit: int) -> list[OutboxEntry]:
+        taking.set()
+        await may_take.wait()
+        return await lock_due(session, now, limit)
+
+    monkeypatch.setattr(queries, "lock_due", slowly)
     await in_unit(a_mail)
-    running = Worker(services, {"mail": carrier})
-    async with services.database.writing() as session:
-        # Nobody else can take the entry now.
-        await session.execute(sa.select(OutboxEntry.id).with_for_update())
-        task = asyncio.create_task(running.run(), name="the worker")
-        await asyncio.sleep(0.05)
-        stopping = asyncio.create_task(running.stop())
-        await asyncio.sleep(0.02)
-        assert not stopping.done()
-    await asyncio.wait_for(stopping, 2)
+    running = Worker(services, {"mail": ScriptedCarrier()})
+    task = asyncio.create_task(running.run(), name="the worker")
+    await asyncio.wait_for(taking.wait(), 2)
+    stopping = asyncio.create_task(running.stop())
+    await asyncio.sleep(0.02)
+    assert not stopping.done()
+    may_take.set()
+    await asyncio.wait_for(asyncio.gather(stopping, task), 2)
     assert (await entries(services))[0]["state"] == "sent"
     assert "outbox-delivery" not in {each.get_name() for each in asyncio.all_tasks()}
-    await asyncio.wait_for(task, 2)
 
 
 async def test_slow_delivery_does_not_hold_up_the_others(services: Services, in_unit: InUnit) -> None:

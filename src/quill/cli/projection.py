@@ -3,7 +3,7 @@
 import typer
 
 from quill.cli.console import fail, open_services, read_settings, run
-from quill.conversations.rebuild import Rebuilt, rebuild_projection
+from quill.conversations.rebuild import NumberGivenTwice, Rebuilt, rebuild_projection
 from quill.errors import QuillError
 
 
@@ -11,7 +11,7 @@ def rebuild() -> None:
     """Make the conversations' tables anew from the FHIR store and print what was found there.
 
     Raises:
-        Exit: 1, the store does not answer; the tables are as they were.
+        Exit: 1, the store does not answer, or two records in it claim one number; the tables are as they were.
     """
     settings = read_settings()
 
@@ -23,6 +23,8 @@ def rebuild() -> None:
         rebuilt = run(work)
     except QuillError as error:
         raise fail(error.detail) from None
+    except NumberGivenTwice as error:
+        raise fail(str(error)) from None
     typer.echo(
         f"{rebuilt.conversations} conversations, {rebuilt.messages} messages; {rebuilt.ignored} records ignored."
     )

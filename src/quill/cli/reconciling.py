@@ -5,6 +5,7 @@ import typer
 from quill.app import KINDS
 from quill.cli.console import fail, open_services, read_settings, run
 from quill.conversations import reconciling as conversations
+from quill.conversations.rebuild import NumberGivenTwice
 from quill.errors import QuillError
 from quill.intents import service as intents
 from quill.intents.comparing import Comparison
@@ -27,6 +28,8 @@ def reconcile(*, mends: bool) -> None:
         closed, comparisons = run(lambda: _work(settings, mends=mends))
     except QuillError as error:
         raise fail(error.detail) from None
+    except NumberGivenTwice as error:
+        raise fail(str(error)) from None
     if closed:
         typer.echo(f"{closed} writes that had been left open were finished or given up.")
     for found in comparisons:

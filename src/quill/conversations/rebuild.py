@@ -20,6 +20,20 @@ from quill.unit import RequestFacts, Services, Unit, open_unit
 SEARCH_PAGE = 500
 
 
+class NumberGivenTwice(Exception):
+    """Two records claim one number; the tables are as they were.
+
+    It takes another Quill that writes to the same FHIR server. Whose the number is cannot be told from the records, and
+    leaving one out would look as if it were not there.
+    """
+
+    def __init__(self, number: int, one: str, other: str) -> None:
+        super().__init__(
+            f"Communication/{one} and Communication/{other} both have the number {number}; does another Quill write "
+            "to the same FHIR server? Remove the one that is not of this clinic, and run this again."
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class Rebuilt:
     """What a rebuilding found.
@@ -43,6 +57,7 @@ async def rebuild_projection(services: Services) -> Rebuilt:
 
     Raises:
         Unavailable: 502 or 503, the FHIR store does not answer; the tables are as they were.
+        NumberGivenTwice: two conversations or two messages claim one number.
     """
     facts = RequestFacts(request_id=ids.new_uuid(), source="rebuild")
     async with open_unit(services, facts) as unit:
@@ -69,12 +84,14 @@ async def _empty(unit: Unit) -> None:
 async def _rebuild_conversations(unit: Unit) -> dict[str, int]:
     """Add the conversations; returns their numbers by the ids of their headers."""
     known: dict[str, int] = {}
+    given: dict[int, str] = {}
     block: list[tuple[ConversationFacts, int]] = []
     async for stored in _communications(unit):
         facts = conversation_facts(stored.document) if is_header(stored.document) else None
         if facts is None:
             continue
         known[facts.fhir_id] = facts.number
+        _check_given_once(given, facts.number, facts.fhir_id)
         block.append((facts, stored.version))
         if len(block) >= filling.BLOCK_ROWS:
             await filling.insert_conversations(unit.session, block)
@@ -87,6 +104,7 @@ async def _rebuild_messages(unit: Unit, known: dict[str, int]) -> tuple[int, int
     """Add the messages; returns how many, and how many Communications are neither header nor message."""
     found = ignored = 0
     numbers_of: dict[str, int] = {}
+    given: dict[int, str] = {}
     amended: list[tuple[int, str]] = []
     block: list[dict[str, Any]] = []
     async for stored in _communications(unit):
@@ -99,6 +117,7 @@ async def _rebuild_messages(unit: Unit, known: dict[str, int]) -> tuple[int, int
             continue
         found += 1
         numbers_of[facts.fhir_id] = facts.number
+        _check_given_once(given, facts.number, facts.fhir_id)
         if facts.amends_fhir_id is not None:
             amended.append((facts.number, facts.amends_fhir_id))
         # What it amends may come later, so that is filled in at the end.
@@ -114,6 +133,12 @@ async def _rebuild_messages(unit: Unit, known: dict[str, int]) -> tuple[int, int
         )
         await (await unit.session.connection()).execute(statement, pairs)
     return found, ignored
+
+
+def _check_given_once(given: dict[int, str], number: int, fhir_id: str) -> None:
+    other = given.setdefault(number, fhir_id)
+    if other != fhir_id:
+        raise NumberGivenTwice(number, other, fhir_id)
 
 
 async def _drop_without_messages(unit: Unit) -> int:

@@ -68,7 +68,7 @@ async def _take(services: Services, owner: str) -> queries.FollowPosition | None
     """Take the position under a lease; ``None`` while another process has it."""
     now = clock.now()
     async with services.database.writing() as session:
-        await session.execute(queries.insert_follow_position())
+        await queries.insert_follow_position(session)
         return await queries.take_follow_position(session, owner, now, now + LEASE)
 
 

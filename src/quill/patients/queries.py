@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from quill.kit.ids import PatientId
@@ -164,11 +165,10 @@ class FollowPosition(NamedTuple):
     since: str | None
 
 
-def insert_follow_position() -> sa.Insert:
-    """Make the one row when it is not there yet."""
-    there = sa.exists().where(PatientFollowing.name == FOLLOWING)
-    row = sa.select(sa.literal(FOLLOWING)).where(~there)
-    return sa.insert(PatientFollowing).from_select(["name"], row)
+async def insert_follow_position(session: AsyncSession) -> None:
+    """Make the one row when it is not there yet, whoever else does at this moment."""
+    insert = (sqlite if session.get_bind().dialect.name == "sqlite" else postgresql).insert(PatientFollowing)
+    await session.execute(insert.values(name=FOLLOWING).on_conflict_do_nothing())
 
 
 async def take_follow_position(

@@ -15,6 +15,12 @@ SINCE = "_since=1900-01-01T00:00:00Z"
 _UIDS = "SELECT c/uid/value AS uid FROM EHR e CONTAINS COMPOSITION c WHERE e/ehr_id/value = $ehr_id"
 
 
+def family_of(patient: Resource) -> str:
+    """Return the family name; empty for somebody else's patient who has none."""
+    names = patient.get("name") or [{}]
+    return str(names[0].get("family", ""))
+
+
 class RemoteStores:
     """A HAPI FHIR and an EHRbase, which may hold records of other runs too.
 
@@ -37,7 +43,7 @@ class RemoteStores:
         held = Held()
         async with httpx2.AsyncClient(timeout=60, headers={"Cache-Control": "no-cache"}) as client:
             patients = [found async for found in self._search(client, "Patient")]
-            ours = sorted(found["id"] for found in patients if found["name"][0].get("family", "") in ledger)
+            ours = sorted(found["id"] for found in patients if family_of(found) in ledger)
             subjects = {f"Patient/{patient_id}" for patient_id in ours}
             messages = [found async for found in self._search(client, "Communication")]
             held.take_communications([found for found in messages if found["subject"]["reference"] in subjects])
