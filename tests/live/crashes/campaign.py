@@ -20,7 +20,7 @@ from tests.live.crashes.client import Client
 from tests.live.crashes.ledger import Kind, Ledger, Operation, Outcome
 from tests.live.crashes.load import Desk, Signals
 from tests.live.crashes.processes import READY_SECONDS, Postgresql, Quill
-from tests.live.crashes.reading import Reader, read_tables
+from tests.live.crashes.reading import Reader, Shown, Tables, read_tables
 from tests.live.crashes.remote_stores import RemoteStores
 from tests.live.crashes.stores import EmbeddedStores, Store
 from tests.live.processes import NotReady
@@ -234,13 +234,7 @@ async def _wait_for_sweep(site: Site) -> None:
 async def _count(site: Site, report: Report, *, is_last: bool) -> None:
     """Read everything back and compare; between rounds a remote store may still owe what a crash cut off."""
     is_settled = is_last or site.plan.store != "remote"
-    written = [operation.path for operation in site.ledger if operation.kind is Kind.LETTER]
-    shown = await site.reader.read({path.split("/")[3] for path in written})
-    database = Database(_database_url(site.quill))
-    try:
-        tables = await read_tables(database)
-    finally:
-        await database.dispose()
+    shown, tables = await _shown_and_kept(site)
     held = await site.store.read(site.ledger)
     found = list(verify.operations(site.ledger, [shown.index, tables.index(), held.index], is_settled=is_settled))
     found += held.wrong
@@ -251,6 +245,26 @@ async def _count(site: Site, report: Report, *, is_last: bool) -> None:
         found += verify.trail(site.ledger, shown, tables, held)
     report.violations += found
     report.came_about = sum(1 for _ in verify.kept_without_answer(site.ledger, tables))
+
+
+async def _shown_and_kept(site: Site) -> tuple[Shown, Tables]:
+    """Read everything through HTTP and from the tables, as of one moment.
+
+    With remote stores a sweep may finish at any moment what a crash of an earlier round cut off.
+    """
+    written = [operation.path for operation in site.ledger if operation.kind is Kind.LETTER]
+    database = Database(_database_url(site.quill))
+    try:
+        tables = await read_tables(database)
+        while True:
+            before = tables
+            shown = await site.reader.read({path.split("/")[3] for path in written})
+            tables = await read_tables(database)
+            if (before.messages, before.intents) == (tables.messages, tables.intents):
+                return shown, tables
+            site.reader.forget()
+    finally:
+        await database.dispose()
 
 
 @asynccontextmanager
