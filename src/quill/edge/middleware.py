@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from urllib.parse import urlsplit
 
 import structlog
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from quill.edge.problems import problem_response
@@ -69,6 +69,11 @@ class Edge:
         self.is_https = urlsplit(public_url).scheme == "https"
         parts = urlsplit(public_url)
         self.allowed_origins = {f"{parts.scheme}://{parts.netloc}", *allowed_origins}
+        always = {**SECURITY_HEADERS, "Cache-Control": "no-store"}
+        if self.is_https:
+            always["Strict-Transport-Security"] = STRICT_TRANSPORT
+        # As they go over the wire, because every answer has them.
+        self.always = [(name.lower().encode(), value.encode()) for name, value in always.items()]
         self.trusted_proxies = [ipaddress.ip_network(entry, strict=False) for entry in trusted_proxies]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -94,7 +99,7 @@ class Edge:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                self._set_headers(MutableHeaders(scope=message), request_id)
+                self._set_headers(message, request_id)
             await send(message)
 
         try:
@@ -136,15 +141,15 @@ class Edge:
         # A page served from the very host that is asked is ours, whatever name the host goes by in development.
         return not self.is_https and urlsplit(origin).netloc == headers.get("host")
 
-    def _set_headers(self, headers: MutableHeaders, request_id: str) -> None:
-        headers["X-Request-ID"] = request_id
-        for name, value in SECURITY_HEADERS.items():
-            headers.setdefault(name, value)
-        headers.setdefault("Cache-Control", "no-store")
+    def _set_headers(self, start: Message, request_id: str) -> None:
+        """Complete an answer's headers; what a route has set itself stays."""
+        given = list(start.get("headers", ()))
+        own = {name.lower() for name, _ in given}
+        given += [header for header in self.always if header[0] not in own]
+        given.append((b"x-request-id", request_id.encode()))
         if self.is_stopping():
-            headers["Connection"] = "close"
-        if self.is_https:
-            headers.setdefault("Strict-Transport-Security", STRICT_TRANSPORT)
+            given.append((b"connection", b"close"))
+        start["headers"] = given
 
     def _source(self, scope: Scope, headers: Headers) -> str:
         """Return the nearest address in the forwarding chain that is not one of our own proxies."""
