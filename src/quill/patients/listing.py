@@ -8,6 +8,7 @@ from quill.actor import Actor
 from quill.audit import service as audit
 from quill.audit.service import Act
 from quill.identity import service as identity
+from quill.identity.terms import ActorShape
 from quill.kit import clock
 from quill.kit.documents import dumps
 from quill.kit.paging import PageRequest, cursor_of
@@ -88,8 +89,8 @@ async def _scope(reader: Reader, actor: Actor, request: ListRequest) -> tuple[qu
     if request.everybody and actor.is_admin:
         return queries.EVERYBODY, False
     if await identity.cares_for_many(reader.session, actor, LARGE_CIRCLE):
-        return identity.is_related(actor, PatientIndex.patient_id.expression), True
-    return PatientIndex.patient_id.in_(identity.related_patients(actor)), False
+        return identity.is_related(ActorShape.of(actor), PatientIndex.patient_id.expression), True
+    return PatientIndex.patient_id.in_(identity.related_patients(ActorShape.of(actor))), False
 
 
 def _filters(actor: Actor, request: ListRequest) -> Filters | None:
