@@ -69,9 +69,10 @@ class ActorShape:
             return organisation_id == _ORGANISATION_ID
         return organisation_id.in_(_ORGANISATION_IDS)
 
-    def own_record(self) -> sa.Select[str] | None:
-        """Return the select of the id of the actor's own record; ``None`` without one."""
-        return sa.select(_PATIENT_ID) if self.has_record else None
+    @property
+    def own_record_id(self) -> sa.ColumnElement[str] | None:
+        """Return the id of the actor's own record, as an expression; ``None`` without one."""
+        return _PATIENT_ID if self.has_record else None
 
 
 def actor_values(actor: Actor) -> dict[str, Any]:

@@ -32,9 +32,8 @@ def related_patients(actor: ActorShape) -> sa.Select[str]:
         branches.append(
             sa.select(_ORGANISATION_PATIENT.c.patient_id).where(actor.works_in(_ORGANISATION_PATIENT.c.organisation_id))
         )
-    own = actor.own_record()
-    if own is not None:
-        branches.append(own)
+    if actor.own_record_id is not None:
+        branches.append(sa.select(actor.own_record_id))
     union = sa.union(*branches).subquery() if len(branches) > 1 else branches[0].subquery()
     return sa.select(union.c[0])
 
@@ -103,7 +102,7 @@ async def relationships(session: AsyncSession, actor: Actor, patient_id: Patient
 _GRANT_HOLDERS = sa.select(_ACCESS.c.user_id).where(
     _ACCESS.c.patient_id == sa.bindparam("subject"),
     _ACCESS.c.revoked_at.is_(None),
-    _ACCESS.c.user_id.in_(sa.bindparam("user_ids", expanding=True)),
+    _ACCESS.c.user_id.in_(sa.bindparam("user_ids", type_=sa.Integer(), expanding=True)),
 )
 
 
