@@ -65,7 +65,7 @@ class EmbeddedFhirStore:
         """Return the current version, or ``None`` when it never was or is deleted."""
         if not is_fhir_id(resource_id):
             return None
-        row = await self._first(queries.current(resource_type, resource_id))
+        row = await self._first(queries.CURRENT, resource_type, resource_id)
         return None if row is None or row.is_deleted else stored_of(resource_type, row)
 
     async def write(self, document: Document, *, if_match: int | None = None) -> StoredResource:
@@ -84,7 +84,7 @@ class EmbeddedFhirStore:
             if created is not None:
                 return created
         resource_type, resource_id = document["resourceType"], document["id"]
-        row = await self._first(queries.lock_current(resource_type, resource_id))
+        row = await self._first(queries.LOCK_CURRENT, resource_type, resource_id)
         if row is None:
             raise StaleEdit
         _check_version(row, if_match)
@@ -185,7 +185,7 @@ class EmbeddedFhirStore:
             StaleEdit: 412, they do not follow what is here.
         """
         newest = versions[-1]
-        row = await self._first(queries.lock_current(newest.resource_type, newest.id))
+        row = await self._first(queries.LOCK_CURRENT, newest.resource_type, newest.id)
         numbers = [row.version if row is not None else 0, *(version.version for version in versions)]
         if any(following <= number for number, following in itertools.pairwise(numbers)):
             raise StaleEdit
@@ -200,7 +200,7 @@ class EmbeddedFhirStore:
         """Delete logically; the deletion is a version of its own. Harmless when nothing is there."""
         if not is_fhir_id(resource_id):
             return
-        row = await self._first(queries.lock_current(resource_type, resource_id))
+        row = await self._first(queries.LOCK_CURRENT, resource_type, resource_id)
         if row is None or row.is_deleted:
             return
         bare: Document = {"resourceType": resource_type, "id": resource_id}
@@ -289,9 +289,9 @@ class EmbeddedFhirStore:
             if self._session.get_bind().dialect.name == "postgresql":
                 await self._session.execute(queries.lock_name(name))
 
-    async def _first(self, statement: queries.Rows) -> queries.ResourceRow | None:
+    async def _first(self, statement: queries.Rows, resource_type: str, resource_id: str) -> queries.ResourceRow | None:
         with _translated():
-            return (await self._session.execute(statement)).first()
+            return (await self._session.execute(statement, {"of_type": resource_type, "of_id": resource_id})).first()
 
     async def _all(self, statement: queries.Rows) -> Sequence[queries.ResourceRow]:
         with _translated():
