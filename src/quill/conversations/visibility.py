@@ -4,7 +4,7 @@ Source: decisions, rules 17 and 24.
 """
 
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import TypeAlias, cast
 
 import sqlalchemy as sa
 
@@ -14,9 +14,9 @@ from quill.identity import service as identity
 from quill.identity.terms import ActorShape, Count
 
 # Core tables, and aliases made once: ORM attributes cost much more.
-CONVERSATION = Conversation.__table__
-PARTICIPANT = ConversationParticipant.__table__
-OWNER = ConversationOrganisation.__table__
+CONVERSATION = cast("sa.Table", Conversation.__table__)
+PARTICIPANT = cast("sa.Table", ConversationParticipant.__table__)
+OWNER = cast("sa.Table", ConversationOrganisation.__table__)
 _ANY_PARTICIPANT = PARTICIPANT.alias("any_participant")
 _ANY_OWNER = OWNER.alias("any_owner")
 _subject: sa.ColumnElement[str] = CONVERSATION.c.patient_id

@@ -41,6 +41,12 @@ from quill.ports.fhir_resources import check_resource
 _RESOURCE = cast("sa.Table", FhirResource.__table__)
 _VERSION = cast("sa.Table", FhirResourceVersion.__table__)
 _SEARCH_KEY = cast("sa.Table", FhirSearchKey.__table__)
+_INSERT_UNLESS_THERE = {
+    "postgresql": postgresql.insert(_RESOURCE).on_conflict_do_nothing(),
+    "sqlite": sqlite.insert(_RESOURCE).on_conflict_do_nothing(),
+}
+_INSERT_VERSION = sa.insert(_VERSION)
+_INSERT_SEARCH_KEY = sa.insert(_SEARCH_KEY)
 
 BLOCK_ROWS = 1000
 """Rows sent to the database at once."""
@@ -237,16 +243,15 @@ class EmbeddedFhirStore:
         row = current_row(stored, keys)
         with _translated():
             dialect = self._session.get_bind().dialect.name
-            insert = postgresql.insert if dialect == "postgresql" else sqlite.insert
             # A writer who comes second waits here for the first one's transaction, then inserts nothing.
             result = await self._session.execute(
-                insert(_RESOURCE).on_conflict_do_nothing(), row, execution_options={"preserve_rowcount": True}
+                _INSERT_UNLESS_THERE[dialect], row, execution_options={"preserve_rowcount": True}
             )
             if cast("sa.CursorResult[Any]", result).rowcount == 0:
                 return False
-            await self._session.execute(sa.insert(_VERSION), [version_row(version) for version in versions])
+            await self._session.execute(_INSERT_VERSION, [version_row(version) for version in versions])
             if keys.many:
-                await self._session.execute(sa.insert(_SEARCH_KEY), key_rows(stored, keys))
+                await self._session.execute(_INSERT_SEARCH_KEY, key_rows(stored, keys))
         return True
 
     async def _insert_all(self, block: Sequence[StoredResource]) -> None:
@@ -256,9 +261,9 @@ class EmbeddedFhirStore:
         many = [row for stored, its in zip(block, keys, strict=True) for row in key_rows(stored, its)]
         with _translated(but=IntegrityError):
             await self._session.execute(sa.insert(_RESOURCE), current)
-            await self._session.execute(sa.insert(_VERSION), versions)
+            await self._session.execute(_INSERT_VERSION, versions)
             if many:
-                await self._session.execute(sa.insert(_SEARCH_KEY), many)
+                await self._session.execute(_INSERT_SEARCH_KEY, many)
 
     async def _replace(
         self,
@@ -272,13 +277,13 @@ class EmbeddedFhirStore:
         with _translated():
             this_one = (_RESOURCE.c.resource_type == stored.resource_type) & (_RESOURCE.c.id == stored.id)
             await self._session.execute(sa.update(_RESOURCE).where(this_one).values(current_row(stored, after)))
-            await self._session.execute(sa.insert(_VERSION), rows)
+            await self._session.execute(_INSERT_VERSION, rows)
             if after.many == before.many:
                 return
             its_keys = (_SEARCH_KEY.c.resource_type == stored.resource_type) & (_SEARCH_KEY.c.id == stored.id)
             await self._session.execute(sa.delete(_SEARCH_KEY).where(its_keys))
             if after.many:
-                await self._session.execute(sa.insert(_SEARCH_KEY), key_rows(stored, after))
+                await self._session.execute(_INSERT_SEARCH_KEY, key_rows(stored, after))
 
     async def _serialise_creation(self, name: str) -> None:
         """Let conditional creations of one identifier pass one at a time until the transaction ends.

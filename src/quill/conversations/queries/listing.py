@@ -1,5 +1,6 @@
 """The list of conversations somebody may read, a page at a time."""
 
+import datetime
 import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -144,6 +145,8 @@ def _branches(shape: _Shape) -> Iterator[Select]:
 
 def _branch(shape: _Shape, way: sa.FromClause, condition: sa.ColumnElement[bool]) -> Select:
     """Return the select of one way to the newest conversations: the first of a page it leads to."""
+    active_at: sa.ColumnElement[datetime.datetime]
+    number: sa.ColumnElement[int]
     if way is CONVERSATION:
         active_at, number = CONVERSATION.c.updated_at, CONVERSATION.c.id
         statement = sa.select(active_at.label("active_at"), number.label("id"))
