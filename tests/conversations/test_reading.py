@@ -16,6 +16,7 @@ from quill.conversations.models import Conversation
 from quill.conversations.queries import Wanted
 from quill.conversations.schemas import ConversationIn
 from quill.identity import service as identity
+from quill.identity.terms import ActorShape, actor_values
 from quill.kit.ids import ConversationId, OrganisationId, PatientId, UserId
 from quill.patients.models import PatientIndex
 from quill.unit import Unit
@@ -409,8 +410,8 @@ def test_lists_agree_with_the_rule_whatever_the_way(clinic: Clinic, place: Surge
 
     async def by_rule(actor: Actor) -> list[int]:
         async with clinic.services.database.reading() as session:
-            statement = sa.select(Conversation.id).where(visibility.visible_conversations(actor))
-            return list(await session.scalars(statement))
+            statement = sa.select(Conversation.id).where(visibility.visible_conversations(ActorShape.of(actor)))
+            return list(await session.scalars(statement, actor_values(actor)))
 
     async def by_list(actor: Actor) -> list[int]:
         async with clinic.services.database.reading() as session:

@@ -20,6 +20,7 @@ from quill.errors import (
     RoleMissing,
 )
 from quill.identity import service as identity
+from quill.identity.terms import ActorShape
 from quill.kit.ids import PatientId, UserId
 from quill.unit import Reader
 
@@ -83,15 +84,14 @@ def _tie_by_rows(*, shares: bool, holds: bool) -> Relationship | None:
     return Relationship.EXTERNAL_GRANT if holds else None
 
 
-def is_related(actor: Actor, patient_id: sa.ColumnElement[str]) -> sa.ColumnElement[bool]:
+def is_related(actor: ActorShape, patient_id: sa.ColumnElement[str]) -> sa.ColumnElement[bool]:
     """Return ``find_relationship`` as a condition on the patient of a row, for lists over many patients."""
     return sa.true() if actor.is_admin else identity.is_related(actor, patient_id)
 
 
-def is_personally_related(actor: Actor, patient_id: sa.ColumnElement[str]) -> sa.ColumnElement[bool]:
+def is_personally_related(actor: ActorShape, patient_id: sa.ColumnElement[str]) -> sa.ColumnElement[bool]:
     """Return the condition that the patient of a row is the actor, or granted the actor access."""
-    granted = identity.holds_grant(actor, patient_id)
-    return granted if actor.patient_id is None else sa.or_(patient_id == actor.patient_id, granted)
+    return sa.or_(actor.is_own_record(patient_id), identity.holds_grant(actor, patient_id))
 
 
 async def find_allowed(

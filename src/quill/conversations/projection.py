@@ -1,7 +1,7 @@
 """Conversations and messages as intents: how they are written to FHIR, and how they are projected into tables."""
 
 import datetime
-from typing import Any
+from typing import Any, cast
 
 import sqlalchemy as sa
 
@@ -10,6 +10,7 @@ from quill.audit import service as audit
 from quill.audit.service import Act
 from quill.conversations import headers, notices, queries
 from quill.conversations.models import Conversation, ConversationOrganisation, ConversationParticipant, Message
+from quill.conversations.visibility import OWNER, PARTICIPANT
 from quill.errors import FhirRefused, StaleEdit
 from quill.kit.documents import Document
 from quill.kit.ids import ConversationId, MessageId, PatientId, UserId
@@ -235,9 +236,7 @@ async def _append(unit: Unit, facts: MessageFacts, conversation_id: Conversation
         # Whoever has read up to a message must find everything that became visible later after it, also when it was
         # sent a moment earlier and took longer to arrive.
         created_at = max(created_at, row.last_message_at + SMALLEST_STEP)
-    await unit.session.execute(
-        sa.insert(Message), message_row(facts, row.id, created_at=created_at, amends_id=amends_id)
-    )
+    await unit.session.execute(_INSERT_MESSAGE, message_row(facts, row.id, created_at=created_at, amends_id=amends_id))
     row.last_message_at = created_at
     row.last_message_preview = facts.body[:PREVIEW_CHARACTERS]
     row.status = status_after_message(row.status, is_by_creator=facts.sender_id == row.created_by_user_id)
@@ -256,22 +255,32 @@ def status_after_message(status: str, *, is_by_creator: bool) -> str:
     return status
 
 
+# Executed with every message, so they are made once.
+_INSERT_MESSAGE = sa.insert(cast("sa.Table", Message.__table__))
+_SHOW_TO_PEOPLE = (
+    sa.update(PARTICIPANT)
+    .where(PARTICIPANT.c.conversation_id == sa.bindparam("in_conversation"))
+    .values(active_at=sa.bindparam("shown_at"))
+)
+_SHOW_AND_COUNT = _SHOW_TO_PEOPLE.values(
+    unread_count=PARTICIPANT.c.unread_count
+    + sa.cast(PARTICIPANT.c.user_id != sa.bindparam("unread_but_for", type_=sa.Integer()), sa.Integer)
+)
+_SHOW_TO_OWNERS = (
+    sa.update(OWNER)
+    .where(OWNER.c.conversation_id == sa.bindparam("in_conversation"))
+    .values(active_at=sa.bindparam("shown_at"))
+)
+
+
 async def _show_activity(unit: Unit, row: Conversation, *, unread_but_for: int | None = None) -> None:
     """Repeat ``updated_at`` where lists are read from and, after a message, count it for all but its sender."""
-    values: dict[Any, Any] = {ConversationParticipant.active_at: row.updated_at}
-    if unread_but_for is not None:
-        is_other = sa.cast(ConversationParticipant.user_id != unread_but_for, sa.Integer)
-        values[ConversationParticipant.unread_count] = ConversationParticipant.unread_count + is_other
-    for table, changed in (
-        (ConversationParticipant, values),
-        (ConversationOrganisation, {ConversationOrganisation.active_at: row.updated_at}),
-    ):
-        await unit.session.execute(
-            sa.update(table)
-            .where(table.conversation_id == row.id)
-            .values(changed)
-            .execution_options(synchronize_session=False)
-        )
+    values: dict[str, Any] = {"in_conversation": row.id, "shown_at": row.updated_at}
+    if unread_but_for is None:
+        await unit.session.execute(_SHOW_TO_PEOPLE, values)
+    else:
+        await unit.session.execute(_SHOW_AND_COUNT, values | {"unread_but_for": unread_but_for})
+    await unit.session.execute(_SHOW_TO_OWNERS, values)
 
 
 async def _bring_up_to_date(unit: Unit, row: Conversation, written: Document) -> None:

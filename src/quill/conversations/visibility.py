@@ -3,23 +3,30 @@
 Source: decisions, rules 17 and 24.
 """
 
+from collections.abc import Callable
+from typing import TypeAlias, cast
+
 import sqlalchemy as sa
 
 from quill.access import service as access
-from quill.actor import Actor
 from quill.conversations.models import Conversation, ConversationOrganisation, ConversationParticipant
 from quill.identity import service as identity
+from quill.identity.terms import ActorShape, Count
 
-# Core tables, and aliases made once: a condition is built anew for every request, and ORM attributes cost much more.
-CONVERSATION = Conversation.__table__
-PARTICIPANT = ConversationParticipant.__table__
-OWNER = ConversationOrganisation.__table__
+# Core tables, and aliases made once: ORM attributes cost much more.
+CONVERSATION = cast("sa.Table", Conversation.__table__)
+PARTICIPANT = cast("sa.Table", ConversationParticipant.__table__)
+OWNER = cast("sa.Table", ConversationOrganisation.__table__)
 _ANY_PARTICIPANT = PARTICIPANT.alias("any_participant")
 _ANY_OWNER = OWNER.alias("any_owner")
 _subject: sa.ColumnElement[str] = CONVERSATION.c.patient_id
 
 
-def visible_conversations(actor: Actor) -> sa.ColumnElement[bool]:
+Rule: TypeAlias = Callable[[ActorShape], sa.ColumnElement[bool]]
+"""A condition on a conversation, for actors of a shape."""
+
+
+def visible_conversations(actor: ActorShape) -> sa.ColumnElement[bool]:
     """Return the condition that the actor may read a conversation; the only place this is decided.
 
     The actor must still be tied to the patient, and take part, work in one of the conversation's organisations, or be
@@ -38,27 +45,28 @@ def visible_conversations(actor: Actor) -> sa.ColumnElement[bool]:
     )
 
 
-def about_related_patients(actor: Actor) -> sa.ColumnElement[bool]:
+def about_related_patients(actor: ActorShape) -> sa.ColumnElement[bool]:
     """Return the condition that a conversation is about a patient the actor is tied to, readable or not."""
     return access.is_related(actor, _subject)
 
 
-def everything() -> sa.ColumnElement[bool]:
+def everything(actor: ActorShape) -> sa.ColumnElement[bool]:
     """Return the condition that lets every conversation through; for acts whose right was decided elsewhere."""
+    del actor
     return sa.true()
 
 
-def _takes_part(actor: Actor) -> sa.ColumnElement[bool]:
+def _takes_part(actor: ActorShape) -> sa.ColumnElement[bool]:
     return sa.exists().where(
-        _ANY_PARTICIPANT.c.conversation_id == CONVERSATION.c.id, _ANY_PARTICIPANT.c.user_id == actor.user_id
+        _ANY_PARTICIPANT.c.conversation_id == CONVERSATION.c.id, actor.is_user(_ANY_PARTICIPANT.c.user_id)
     )
 
 
-def _works_there(actor: Actor) -> sa.ColumnElement[bool]:
-    if not actor.organisation_ids:
+def _works_there(actor: ActorShape) -> sa.ColumnElement[bool]:
+    if actor.organisations is Count.NONE:
         return sa.false()
     return sa.exists().where(
-        _ANY_OWNER.c.conversation_id == CONVERSATION.c.id, _ANY_OWNER.c.organisation_id.in_(actor.organisation_ids)
+        _ANY_OWNER.c.conversation_id == CONVERSATION.c.id, actor.works_in(_ANY_OWNER.c.organisation_id)
     )
 
 

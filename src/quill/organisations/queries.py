@@ -1,7 +1,7 @@
 """Every SELECT about organisations."""
 
 from collections.abc import Collection, Sequence
-from typing import Any
+from typing import Any, cast
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -67,14 +67,17 @@ def _organisation_select() -> sa.Select[*tuple[Any, ...]]:
     )
 
 
+_FEATURE = cast("sa.Table", OrganisationFeature.__table__)
+_FEATURES_OF = (
+    sa.select(_FEATURE.c.feature_key)
+    .where(_FEATURE.c.organisation_id == sa.bindparam("of_organisation"))
+    .order_by(_FEATURE.c.feature_key)
+)
+
+
 async def features_of(session: AsyncSession, organisation_id: OrganisationId) -> list[str]:
     """Return the keys of an organisation's features, in order."""
-    rows = await session.scalars(
-        sa.select(OrganisationFeature.feature_key)
-        .where(OrganisationFeature.organisation_id == organisation_id)
-        .order_by(OrganisationFeature.feature_key)
-    )
-    return list(rows)
+    return list(await session.scalars(_FEATURES_OF, {"of_organisation": organisation_id}))
 
 
 async def feature_rows(session: AsyncSession, organisation_id: OrganisationId) -> Sequence[sa.Row[*tuple[Any, ...]]]:

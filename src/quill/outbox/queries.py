@@ -1,49 +1,71 @@
 """Every SELECT about the queue and the live events."""
 
 import datetime
+import functools
 from collections.abc import Collection
-from typing import Any
+from typing import Any, cast
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from quill.kit.database import UtcDateTime
 from quill.outbox.models import LiveEventRow, OutboxEntry
 
 _NUMBERING_LOCK = 0x9E11
 """Key of the PostgreSQL advisory lock of who numbers live events; any number nothing else of ours uses."""
 
 
-def _is_due(now: datetime.datetime) -> sa.ColumnElement[bool]:
-    return sa.and_(
-        OutboxEntry.state == "pending",
-        OutboxEntry.next_attempt_at <= now,
-        sa.or_(OutboxEntry.lease_until.is_(None), OutboxEntry.lease_until <= now),
+# Statements of every delivery and every live event, made once: making them costs more than executing them.
+_ENTRY = cast("sa.Table", OutboxEntry.__table__)
+_EVENT = cast("sa.Table", LiveEventRow.__table__)
+_NOW = sa.bindparam("due_at", type_=UtcDateTime())
+_LIMIT = sa.bindparam("most", type_=sa.Integer())
+_IS_DUE = sa.and_(
+    _ENTRY.c.state == "pending",
+    _ENTRY.c.next_attempt_at <= _NOW,
+    sa.or_(_ENTRY.c.lease_until.is_(None), _ENTRY.c.lease_until <= _NOW),
+)
+_HAS_DUE = sa.select(sa.exists().where(_IS_DUE))
+_LOCK_DUE = (
+    sa.select(OutboxEntry)
+    .where(_IS_DUE)
+    .order_by(_ENTRY.c.next_attempt_at)
+    .limit(_LIMIT)
+    .with_for_update(skip_locked=True)
+)
+_LOCK_LEASED = (
+    sa.select(OutboxEntry)
+    .where(
+        _ENTRY.c.id == sa.bindparam("the_entry"),
+        _ENTRY.c.state == "pending",
+        _ENTRY.c.attempts == sa.bindparam("at_attempt"),
     )
+    .with_for_update()
+)
+_LOCK_NUMBERING = sa.select(sa.func.pg_advisory_xact_lock(_NUMBERING_LOCK))
+_HAS_UNNUMBERED = sa.select(sa.exists().where(_EVENT.c.number.is_(None)))
+_EVENTS_AFTER: sa.Select[*tuple[Any, ...]] = (
+    sa.select(_EVENT.c.number, _EVENT.c.kind, _EVENT.c.patient_id, _EVENT.c.conversation_id, _EVENT.c.facts)
+    .where(_EVENT.c.number > sa.bindparam("last_number", type_=sa.BigInteger()))
+    .order_by(_EVENT.c.number)
+    .limit(_LIMIT)
+)
+_EVENT_BOUNDS: sa.Select[*tuple[Any, ...]] = sa.select(sa.func.min(_EVENT.c.number), sa.func.max(_EVENT.c.number))
 
 
 async def has_due(session: AsyncSession, now: datetime.datetime) -> bool:
     """Tell whether anything waits to be delivered; asked before a transaction is opened for it."""
-    return bool(await session.scalar(sa.select(sa.exists().where(_is_due(now)))))
+    return bool(await session.scalar(_HAS_DUE, {"due_at": now}))
 
 
 async def lock_due(session: AsyncSession, now: datetime.datetime, limit: int) -> list[OutboxEntry]:
     """Return entries to deliver, locked: two workers never take the same one."""
-    statement = (
-        sa.select(OutboxEntry)
-        .where(_is_due(now))
-        .order_by(OutboxEntry.next_attempt_at)
-        .limit(limit)
-        .with_for_update(skip_locked=True)
-    )
-    return list(await session.scalars(statement))
+    return list(await session.scalars(_LOCK_DUE, {"due_at": now, "most": limit}))
 
 
 async def lock_leased(session: AsyncSession, entry_id: str, attempts: int) -> OutboxEntry | None:
     """Return an entry that is still at this attempt, locked; ``None`` when another worker has taken it since."""
-    statement = sa.select(OutboxEntry).where(
-        OutboxEntry.id == entry_id, OutboxEntry.state == "pending", OutboxEntry.attempts == attempts
-    )
-    return (await session.scalars(statement.with_for_update())).first()
+    return (await session.scalars(_LOCK_LEASED, {"the_entry": entry_id, "at_attempt": attempts})).first()
 
 
 async def lock_sealed(session: AsyncSession, channels: Collection[str]) -> list[sa.Row[Any]]:
@@ -56,7 +78,7 @@ async def lock_sealed(session: AsyncSession, channels: Collection[str]) -> list[
 
 async def lock_numbering(session: AsyncSession) -> None:
     """Wait until nobody else numbers live events; PostgreSQL only."""
-    await session.execute(sa.select(sa.func.pg_advisory_xact_lock(_NUMBERING_LOCK)))
+    await session.execute(_LOCK_NUMBERING)
 
 
 async def backlog(session: AsyncSession) -> list[sa.Row[Any]]:
@@ -70,44 +92,37 @@ async def backlog(session: AsyncSession) -> list[sa.Row[Any]]:
     return list(await session.execute(statement))
 
 
-def next_number() -> sa.ScalarSelect[int]:
+def _next_number() -> sa.ScalarSelect[int]:
     """Return the number after the highest, as an expression; for who is the only writer."""
-    return sa.select(sa.func.coalesce(sa.func.max(LiveEventRow.number), 0) + 1).scalar_subquery()
+    return sa.select(sa.func.coalesce(sa.func.max(_EVENT.c.number), 0) + 1).scalar_subquery()
+
+
+INSERT_EVENT = sa.insert(_EVENT)
+"""Keep a live event, which is numbered once it is visible."""
+INSERT_NUMBERED_EVENT = sa.insert(_EVENT).values(number=_next_number())
+"""Keep a live event under the next number; for who is the only writer."""
 
 
 async def has_unnumbered(session: AsyncSession) -> bool:
     """Tell whether a live event waits for its number."""
-    return bool(await session.scalar(sa.select(sa.exists().where(LiveEventRow.number.is_(None)))))
+    return bool(await session.scalar(_HAS_UNNUMBERED))
 
 
+@functools.cache
 def number_visible() -> sa.Update:
     """Return the statement that numbers every visible live event that has none; for one process at a time."""
-    place = sa.func.row_number().over(order_by=LiveEventRow.id).label("place")
-    fresh = sa.select(LiveEventRow.id, place).where(LiveEventRow.number.is_(None)).subquery()
-    highest = sa.select(sa.func.coalesce(sa.func.max(LiveEventRow.number), 0)).scalar_subquery()
-    return (
-        sa.update(LiveEventRow)
-        .values(number=highest + fresh.c.place)
-        .where(LiveEventRow.id == fresh.c.id)
-        .execution_options(synchronize_session=False)
-    )
+    place = sa.func.row_number().over(order_by=_EVENT.c.id).label("place")
+    fresh = sa.select(_EVENT.c.id, place).where(_EVENT.c.number.is_(None)).subquery()
+    highest = sa.select(sa.func.coalesce(sa.func.max(_EVENT.c.number), 0)).scalar_subquery()
+    return sa.update(_EVENT).values(number=highest + fresh.c.place).where(_EVENT.c.id == fresh.c.id)
 
 
 async def events_after(session: AsyncSession, last_number: int, limit: int) -> list[sa.Row[Any]]:
     """Return the numbered live events after one, oldest first."""
-    columns = (
-        LiveEventRow.number,
-        LiveEventRow.kind,
-        LiveEventRow.patient_id,
-        LiveEventRow.conversation_id,
-        LiveEventRow.facts,
-    )
-    is_later = LiveEventRow.number > last_number
-    return list(await session.execute(sa.select(*columns).where(is_later).order_by(LiveEventRow.number).limit(limit)))
+    return list(await session.execute(_EVENTS_AFTER, {"last_number": last_number, "most": limit}))
 
 
 async def event_bounds(session: AsyncSession) -> tuple[int, int]:
     """Return the numbers of the oldest and the newest live event kept; zeros when there never was one."""
-    bounds = sa.select(sa.func.min(LiveEventRow.number), sa.func.max(LiveEventRow.number))
-    row = (await session.execute(bounds)).one()
+    row = (await session.execute(_EVENT_BOUNDS)).one()
     return (row[0] or 0, row[1] or 0)

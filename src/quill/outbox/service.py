@@ -5,7 +5,6 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, get_args
 
-import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from quill.kit import clock, ids
@@ -13,7 +12,7 @@ from quill.kit.database import Database
 from quill.kit.documents import Document, dumps, loads
 from quill.kit.ids import ConversationId, PatientId, UserId
 from quill.outbox import queries, templates
-from quill.outbox.models import LiveEventRow, OutboxEntry
+from quill.outbox.models import OutboxEntry
 from quill.outbox.payloads import Payloads
 from quill.settings import Settings
 from quill.unit import Unit
@@ -100,8 +99,8 @@ async def publish(unit: Unit, event: LiveEvent) -> None:
     }
 
     async def write() -> None:
-        number = queries.next_number() if unit.services.database.is_sqlite else None
-        await unit.session.execute(sa.insert(LiveEventRow).values(row | {"number": number}))
+        is_only_writer = unit.services.database.is_sqlite
+        await unit.session.execute(queries.INSERT_NUMBERED_EVENT if is_only_writer else queries.INSERT_EVENT, row)
 
     unit.before_commit(write)
     unit.after_commit(_waker(unit, LIVE))

@@ -14,7 +14,6 @@ from quill.kit.paging import PageRequest, cursor_of
 from quill.kit.text import fold
 from quill.patients import queries
 from quill.patients.contact import Contact, FhirContact
-from quill.patients.models import PatientIndex
 from quill.patients.projection import fold_identifier
 from quill.patients.queries import Filters
 from quill.unit import Reader
@@ -67,29 +66,29 @@ async def list_patients(
     filters = _filters(actor, request)
     if filters is None:
         return _page_text([], state, None, 0)
-    scope, is_large = await _scope(reader, actor, request)
-    statement = queries.matching(scope, filters)
-    rows = (await reader.session.execute(queries.page(statement, after, page.limit))).all()
+    scope = await _scope(reader, actor, request)
+    rows = await queries.page(reader.session, actor, scope, filters, after, page.limit)
     shown = rows[: page.limit]
     has_more = len(rows) > page.limit
     next_cursor = cursor_of(shown[-1].sort_name, shown[-1].patient_id) if has_more else None
     total = None
     if after is None and not has_more:
         total = len(shown)
-    elif after is None and (request.is_search or not is_large):
-        total = await queries.count(reader.session, statement)
+    elif after is None and (request.is_search or scope is not queries.related_one_by_one):
+        # So many patients are not counted in passing.
+        total = await queries.count(reader.session, actor, scope, filters)
     return _page_text(
         [_with_activity(row.document, is_active=row.is_active) for row in shown], state, next_cursor, total
     )
 
 
-async def _scope(reader: Reader, actor: Actor, request: ListRequest) -> tuple[queries.Scope, bool]:
-    """Return whom the caller may see, and whether those are too many to be counted in passing."""
+async def _scope(reader: Reader, actor: Actor, request: ListRequest) -> queries.Scope:
+    """Return whom the caller may see."""
     if request.everybody and actor.is_admin:
-        return queries.EVERYBODY, False
+        return queries.everybody
     if await identity.cares_for_many(reader.session, actor, LARGE_CIRCLE):
-        return identity.is_related(actor, PatientIndex.patient_id.expression), True
-    return PatientIndex.patient_id.in_(identity.related_patients(actor)), False
+        return queries.related_one_by_one
+    return queries.related_gathered
 
 
 def _filters(actor: Actor, request: ListRequest) -> Filters | None:

@@ -1,22 +1,49 @@
 """Every SELECT about patients."""
 
 import datetime
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, Literal, NamedTuple, TypeAlias, cast
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from quill.actor import Actor
+from quill.identity import service as identity
+from quill.identity.terms import ActorShape, actor_values
 from quill.kit.ids import PatientId
 from quill.kit.text import like_pattern
 from quill.patients.models import PatientDocument, PatientFollowing, PatientIdentifier, PatientIndex
 
-Scope = sa.ColumnElement[bool]
-"""A condition on ``patient_index`` that tells whom a caller may see."""
+_INDEX = cast("sa.Table", PatientIndex.__table__)
+_DOCUMENT = cast("sa.Table", PatientDocument.__table__)
+_IDENTIFIER = cast("sa.Table", PatientIdentifier.__table__)
+_SUBJECT = sa.bindparam("subject", type_=sa.String(64))
 
-EVERYBODY: Scope = sa.true()
+Row: TypeAlias = sa.Row[*tuple[Any, ...]]
+_Select: TypeAlias = sa.Select[*tuple[Any, ...]]
+
+Scope: TypeAlias = Callable[[ActorShape], sa.ColumnElement[bool]]
+"""A condition on ``patient_index`` that tells whom a caller of a shape may see."""
+
+
+def everybody(actor: ActorShape) -> sa.ColumnElement[bool]:
+    """Let every patient through."""
+    del actor
+    return sa.true()
+
+
+def related_one_by_one(actor: ActorShape) -> sa.ColumnElement[bool]:
+    """Let the patients through whom the caller is related to, asking that of each; for a large circle."""
+    return identity.is_related(actor, _INDEX.c.patient_id)
+
+
+def related_gathered(actor: ActorShape) -> sa.ColumnElement[bool]:
+    """Let the same through, gathering them first; for a small circle."""
+    return _INDEX.c.patient_id.in_(identity.related_patients(actor))
+
 
 FOLLOWING = "changes"
 """The name of the one row that says how far changes are followed."""
@@ -52,19 +79,24 @@ async def lock_index_row(session: AsyncSession, patient_id: PatientId) -> Patien
     return await session.get(PatientIndex, patient_id, with_for_update=True, populate_existing=True)
 
 
+_ACTIVITY = sa.select(_INDEX.c.is_active).where(_INDEX.c.patient_id == _SUBJECT)
+
+
 async def find_activity(session: AsyncSession, patient_id: PatientId) -> bool | None:
     """Return whether a patient's record is active, or ``None`` when Quill knows no such patient."""
-    return await session.scalar(sa.select(PatientIndex.is_active).where(PatientIndex.patient_id == patient_id))
+    return await session.scalar(_ACTIVITY, {"subject": patient_id})
+
+
+_DOCUMENT_OF = (
+    sa.select(_INDEX.c.version, _DOCUMENT.c.document)
+    .join(_DOCUMENT, _DOCUMENT.c.patient_id == _INDEX.c.patient_id)
+    .where(_INDEX.c.patient_id == _SUBJECT)
+)
 
 
 async def find_document(session: AsyncSession, patient_id: PatientId) -> tuple[int, str] | None:
     """Return the version and the text of a patient's resource as last projected."""
-    statement = (
-        sa.select(PatientIndex.version, PatientDocument.document)
-        .join(PatientDocument, PatientDocument.patient_id == PatientIndex.patient_id)
-        .where(PatientIndex.patient_id == patient_id)
-    )
-    row = (await session.execute(statement)).first()
+    row = (await session.execute(_DOCUMENT_OF, {"subject": patient_id})).first()
     return (row.version, row.document) if row is not None else None
 
 
@@ -100,63 +132,135 @@ async def newest_projection(session: AsyncSession) -> datetime.datetime | None:
     return await session.scalar(sa.select(sa.func.max(PatientIndex.last_updated)))
 
 
-def matching(scope: Scope, filters: Filters) -> sa.Select[str, str, bool]:
-    """Select id, sort name and activity of the patients in a scope that meet the filters."""
-    statement = sa.select(PatientIndex.patient_id, PatientIndex.sort_name, PatientIndex.is_active).where(scope)
-    if not filters.include_inactive:
-        statement = statement.where(PatientIndex.is_active)
-    for word in filters.words:
-        statement = statement.where(_named(word))
-    if filters.words_or_identifier is not None:
-        words, value = filters.words_or_identifier
-        by_name = sa.and_(*map(_named, words)) if words else sa.false()
-        statement = statement.where(sa.or_(by_name, _identified(None, value)))
-    if filters.identifier is not None:
-        statement = statement.where(_identified(*filters.identifier))
-    if filters.birth_date is not None:
-        statement = statement.where(_born(filters.birth_date))
-    return statement
+@dataclass(frozen=True, slots=True)
+class _Shape:
+    """What the text of a list's statement depends on; ``_values`` gives what it is executed with.
+
+    Attributes:
+        actor: who asks.
+        scope: whom the actor may see.
+        words: how many words are looked for.
+        searched: how many are looked for beside an identifier; ``None`` when nothing is.
+        identifier: ``value`` or ``system|value``, as far as one is looked for.
+        birth_date: ``part`` or ``whole``, as far as one is looked for.
+        include_inactive: whether deactivated records are listed too.
+    """
+
+    actor: ActorShape
+    scope: Scope
+    words: int
+    searched: int | None
+    identifier: Literal["value", "system|value"] | None
+    birth_date: Literal["part", "whole"] | None
+    include_inactive: bool
+
+    @classmethod
+    def of(cls, actor: Actor, scope: Scope, filters: Filters) -> "_Shape":
+        identifier, date = filters.identifier, filters.birth_date
+        return cls(
+            actor=ActorShape.of(actor),
+            scope=scope,
+            words=len(filters.words),
+            searched=None if filters.words_or_identifier is None else len(filters.words_or_identifier[0]),
+            identifier=None if identifier is None else "value" if identifier[0] is None else "system|value",
+            birth_date=None if date is None else "whole" if len(date) == len("YYYY-MM-DD") else "part",
+            include_inactive=filters.include_inactive,
+        )
 
 
-def page(
-    statement: sa.Select[str, str, bool], after: tuple[str, str] | None, limit: int
-) -> sa.Select[str, str, bool, str]:
-    """Select one page of a selection by sort name and id with the documents, and one row more to tell whether it ends.
+def _values(actor: Actor, filters: Filters) -> dict[str, Any]:
+    searched, searched_identifier = filters.words_or_identifier or ((), None)
+    system, identifier = filters.identifier or (None, None)
+    values = {
+        **{f"word_{place}": like_pattern(word) for place, word in enumerate(filters.words)},
+        **{f"searched_word_{place}": like_pattern(word) for place, word in enumerate(searched)},
+        "searched_identifier": searched_identifier,
+        "identifier_system": system,
+        "identifier_value": identifier,
+        "born": filters.birth_date,
+    }
+    return actor_values(actor) | {name: value for name, value in values.items() if value is not None}
+
+
+async def page(
+    session: AsyncSession, actor: Actor, scope: Scope, filters: Filters, after: tuple[str, str] | None, limit: int
+) -> Sequence[Row]:
+    """Return one page of the patients in a scope that meet the filters, by sort name and id, with the documents.
+
+    There is one row more than asked for when the list does not end there.
+    """
+    values = _values(actor, filters) | {"most": limit + 1}
+    if after is not None:
+        values |= {"after_name": after[0], "after_id": after[1]}
+    statement = _page(_Shape.of(actor, scope, filters), is_continued=after is not None)
+    return (await session.execute(statement, values)).all()
+
+
+async def count(session: AsyncSession, actor: Actor, scope: Scope, filters: Filters) -> int:
+    """Return how many patients in a scope meet the filters."""
+    statement = _count(_Shape.of(actor, scope, filters))
+    return int(await session.scalar(statement, _values(actor, filters)) or 0)
+
+
+# How many words are looked for is up to callers, so not every shape there ever was is kept.
+@functools.lru_cache(maxsize=200)
+def _page(shape: _Shape, *, is_continued: bool) -> _Select:
+    """Select a page of ``_matching``.
 
     The rows are found first and the documents fetched for them alone, so what a search passes over is never read.
     """
-    if after is not None:
-        key = sa.tuple_(PatientIndex.sort_name, PatientIndex.patient_id)
-        statement = statement.where(key > sa.tuple_(*after))
-    found = statement.order_by(PatientIndex.sort_name, PatientIndex.patient_id).limit(limit + 1).subquery()
+    statement = _matching(shape, _INDEX.c.patient_id, _INDEX.c.sort_name, _INDEX.c.is_active)
+    if is_continued:
+        key = sa.tuple_(_INDEX.c.sort_name, _INDEX.c.patient_id)
+        last = sa.tuple_(sa.bindparam("after_name", type_=sa.String()), sa.bindparam("after_id", type_=sa.String()))
+        statement = statement.where(key > last)
+    most = sa.bindparam("most", type_=sa.Integer())
+    found = statement.order_by(_INDEX.c.sort_name, _INDEX.c.patient_id).limit(most).subquery()
     return (
-        sa.select(found.c.patient_id, found.c.sort_name, found.c.is_active, PatientDocument.document)
-        .join(PatientDocument, PatientDocument.patient_id == found.c.patient_id)
+        sa.select(found.c.patient_id, found.c.sort_name, found.c.is_active, _DOCUMENT.c.document)
+        .join(_DOCUMENT, _DOCUMENT.c.patient_id == found.c.patient_id)
         .order_by(found.c.sort_name, found.c.patient_id)
     )
 
 
-async def count(session: AsyncSession, statement: sa.Select[str, str, bool]) -> int:
-    """Return how many rows a selection has."""
-    inner = statement.with_only_columns(PatientIndex.patient_id).subquery()
-    return int(await session.scalar(sa.select(sa.func.count()).select_from(inner)) or 0)
+@functools.lru_cache(maxsize=200)
+def _count(shape: _Shape) -> sa.Select[int]:
+    return sa.select(sa.func.count()).select_from(_matching(shape, _INDEX.c.patient_id).subquery())
 
 
-def _named(word: str) -> sa.ColumnElement[bool]:
-    return PatientIndex.search_text.like(like_pattern(word), escape="\\")
+def _matching(shape: _Shape, *columns: sa.ColumnElement[Any]) -> _Select:
+    """Select columns of the patients in a scope that meet the filters."""
+    statement = sa.select(*columns).where(shape.scope(shape.actor))
+    if not shape.include_inactive:
+        statement = statement.where(_INDEX.c.is_active)
+    for place in range(shape.words):
+        statement = statement.where(_named(f"word_{place}"))
+    if shape.searched is not None:
+        words = [_named(f"searched_word_{place}") for place in range(shape.searched)]
+        by_name = sa.and_(*words) if words else sa.false()
+        statement = statement.where(sa.or_(by_name, _INDEX.c.patient_id.in_(_holders("searched_identifier"))))
+    if shape.identifier is not None:
+        holders = _holders("identifier_value")
+        if shape.identifier == "system|value":
+            holders = holders.where(_IDENTIFIER.c.system == sa.bindparam("identifier_system"))
+        statement = statement.where(_INDEX.c.patient_id.in_(holders))
+    if shape.birth_date is not None:
+        statement = statement.where(_born(is_whole=shape.birth_date == "whole"))
+    return statement
 
 
-def _identified(system: str | None, value: str) -> sa.ColumnElement[bool]:
-    holders = sa.select(PatientIdentifier.patient_id).where(PatientIdentifier.value_folded == value)
-    if system is not None:
-        holders = holders.where(PatientIdentifier.system == system)
-    return PatientIndex.patient_id.in_(holders)
+def _named(value: str) -> sa.ColumnElement[bool]:
+    return _INDEX.c.search_text.like(sa.bindparam(value), escape="\\")
 
 
-def _born(date: str) -> sa.ColumnElement[bool]:
+def _holders(value: str) -> sa.Select[str]:
+    return sa.select(_IDENTIFIER.c.patient_id).where(_IDENTIFIER.c.value_folded == sa.bindparam(value))
+
+
+def _born(*, is_whole: bool) -> sa.ColumnElement[bool]:
     # A search for a year or a month finds every day in it (FHIR R4, search, ``date``).
-    is_whole = len(date) == len("YYYY-MM-DD")
-    return PatientIndex.birth_date == date if is_whole else PatientIndex.birth_date.startswith(date)
+    date = sa.bindparam("born", type_=sa.String(10))
+    return _INDEX.c.birth_date == date if is_whole else _INDEX.c.birth_date.startswith(date)
 
 
 class FollowPosition(NamedTuple):

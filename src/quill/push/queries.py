@@ -2,11 +2,12 @@
 
 import datetime
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from quill.kit.database import UtcDateTime
 from quill.kit.ids import UserId
 from quill.push.models import PushSubscription
 
@@ -31,10 +32,28 @@ async def lock_by_digest(session: AsyncSession, digest: str) -> PushSubscription
     return (await session.scalars(statement.execution_options(populate_existing=True))).first()
 
 
+_SUBSCRIPTION = cast("sa.Table", PushSubscription.__table__)
+_NOW = sa.bindparam("alive_at", type_=UtcDateTime())
+# Asked for every message sent, so it is made once.
+_DEVICES_OF: sa.Select[*tuple[Any, ...]] = (
+    sa.select(
+        _SUBSCRIPTION.c.id,
+        _SUBSCRIPTION.c.user_id,
+        _SUBSCRIPTION.c.endpoint,
+        _SUBSCRIPTION.c.p256dh,
+        _SUBSCRIPTION.c.auth,
+    )
+    .where(
+        _SUBSCRIPTION.c.user_id.in_(sa.bindparam("user_ids", type_=sa.Integer(), expanding=True)),
+        sa.or_(_SUBSCRIPTION.c.expires_at.is_(None), _SUBSCRIPTION.c.expires_at > _NOW),
+    )
+    .order_by(_SUBSCRIPTION.c.id)
+)
+
+
 async def devices_of(session: AsyncSession, user_ids: Sequence[UserId], now: datetime.datetime) -> list[sa.Row[Any]]:
     """Return the devices of some people, in order."""
-    statement = _devices().where(PushSubscription.user_id.in_(user_ids), _is_alive(now))
-    return list(await session.execute(statement.order_by(PushSubscription.id)))
+    return list(await session.execute(_DEVICES_OF, {"user_ids": list(user_ids), "alive_at": now}))
 
 
 async def device(session: AsyncSession, device_id: int, user_id: UserId, now: datetime.datetime) -> sa.Row[Any] | None:

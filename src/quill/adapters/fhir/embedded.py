@@ -41,6 +41,12 @@ from quill.ports.fhir_resources import check_resource
 _RESOURCE = cast("sa.Table", FhirResource.__table__)
 _VERSION = cast("sa.Table", FhirResourceVersion.__table__)
 _SEARCH_KEY = cast("sa.Table", FhirSearchKey.__table__)
+_INSERT_UNLESS_THERE = {
+    "postgresql": postgresql.insert(_RESOURCE).on_conflict_do_nothing(),
+    "sqlite": sqlite.insert(_RESOURCE).on_conflict_do_nothing(),
+}
+_INSERT_VERSION = sa.insert(_VERSION)
+_INSERT_SEARCH_KEY = sa.insert(_SEARCH_KEY)
 
 BLOCK_ROWS = 1000
 """Rows sent to the database at once."""
@@ -65,7 +71,7 @@ class EmbeddedFhirStore:
         """Return the current version, or ``None`` when it never was or is deleted."""
         if not is_fhir_id(resource_id):
             return None
-        row = await self._first(queries.current(resource_type, resource_id))
+        row = await self._first(queries.CURRENT, resource_type, resource_id)
         return None if row is None or row.is_deleted else stored_of(resource_type, row)
 
     async def write(self, document: Document, *, if_match: int | None = None) -> StoredResource:
@@ -84,7 +90,7 @@ class EmbeddedFhirStore:
             if created is not None:
                 return created
         resource_type, resource_id = document["resourceType"], document["id"]
-        row = await self._first(queries.lock_current(resource_type, resource_id))
+        row = await self._first(queries.LOCK_CURRENT, resource_type, resource_id)
         if row is None:
             raise StaleEdit
         _check_version(row, if_match)
@@ -185,7 +191,7 @@ class EmbeddedFhirStore:
             StaleEdit: 412, they do not follow what is here.
         """
         newest = versions[-1]
-        row = await self._first(queries.lock_current(newest.resource_type, newest.id))
+        row = await self._first(queries.LOCK_CURRENT, newest.resource_type, newest.id)
         numbers = [row.version if row is not None else 0, *(version.version for version in versions)]
         if any(following <= number for number, following in itertools.pairwise(numbers)):
             raise StaleEdit
@@ -200,7 +206,7 @@ class EmbeddedFhirStore:
         """Delete logically; the deletion is a version of its own. Harmless when nothing is there."""
         if not is_fhir_id(resource_id):
             return
-        row = await self._first(queries.lock_current(resource_type, resource_id))
+        row = await self._first(queries.LOCK_CURRENT, resource_type, resource_id)
         if row is None or row.is_deleted:
             return
         bare: Document = {"resourceType": resource_type, "id": resource_id}
@@ -237,16 +243,15 @@ class EmbeddedFhirStore:
         row = current_row(stored, keys)
         with _translated():
             dialect = self._session.get_bind().dialect.name
-            insert = postgresql.insert if dialect == "postgresql" else sqlite.insert
             # A writer who comes second waits here for the first one's transaction, then inserts nothing.
             result = await self._session.execute(
-                insert(_RESOURCE).on_conflict_do_nothing(), row, execution_options={"preserve_rowcount": True}
+                _INSERT_UNLESS_THERE[dialect], row, execution_options={"preserve_rowcount": True}
             )
             if cast("sa.CursorResult[Any]", result).rowcount == 0:
                 return False
-            await self._session.execute(sa.insert(_VERSION), [version_row(version) for version in versions])
+            await self._session.execute(_INSERT_VERSION, [version_row(version) for version in versions])
             if keys.many:
-                await self._session.execute(sa.insert(_SEARCH_KEY), key_rows(stored, keys))
+                await self._session.execute(_INSERT_SEARCH_KEY, key_rows(stored, keys))
         return True
 
     async def _insert_all(self, block: Sequence[StoredResource]) -> None:
@@ -256,9 +261,9 @@ class EmbeddedFhirStore:
         many = [row for stored, its in zip(block, keys, strict=True) for row in key_rows(stored, its)]
         with _translated(but=IntegrityError):
             await self._session.execute(sa.insert(_RESOURCE), current)
-            await self._session.execute(sa.insert(_VERSION), versions)
+            await self._session.execute(_INSERT_VERSION, versions)
             if many:
-                await self._session.execute(sa.insert(_SEARCH_KEY), many)
+                await self._session.execute(_INSERT_SEARCH_KEY, many)
 
     async def _replace(
         self,
@@ -272,13 +277,13 @@ class EmbeddedFhirStore:
         with _translated():
             this_one = (_RESOURCE.c.resource_type == stored.resource_type) & (_RESOURCE.c.id == stored.id)
             await self._session.execute(sa.update(_RESOURCE).where(this_one).values(current_row(stored, after)))
-            await self._session.execute(sa.insert(_VERSION), rows)
+            await self._session.execute(_INSERT_VERSION, rows)
             if after.many == before.many:
                 return
             its_keys = (_SEARCH_KEY.c.resource_type == stored.resource_type) & (_SEARCH_KEY.c.id == stored.id)
             await self._session.execute(sa.delete(_SEARCH_KEY).where(its_keys))
             if after.many:
-                await self._session.execute(sa.insert(_SEARCH_KEY), key_rows(stored, after))
+                await self._session.execute(_INSERT_SEARCH_KEY, key_rows(stored, after))
 
     async def _serialise_creation(self, name: str) -> None:
         """Let conditional creations of one identifier pass one at a time until the transaction ends.
@@ -289,9 +294,9 @@ class EmbeddedFhirStore:
             if self._session.get_bind().dialect.name == "postgresql":
                 await self._session.execute(queries.lock_name(name))
 
-    async def _first(self, statement: queries.Rows) -> queries.ResourceRow | None:
+    async def _first(self, statement: queries.Rows, resource_type: str, resource_id: str) -> queries.ResourceRow | None:
         with _translated():
-            return (await self._session.execute(statement)).first()
+            return (await self._session.execute(statement, {"of_type": resource_type, "of_id": resource_id})).first()
 
     async def _all(self, statement: queries.Rows) -> Sequence[queries.ResourceRow]:
         with _translated():

@@ -1,7 +1,7 @@
 """Every SELECT of the embedded FHIR store."""
 
 import datetime
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias, cast
 
 import sqlalchemy as sa
 
@@ -33,14 +33,23 @@ class Position(NamedTuple):
     id: str
 
 
-def current(resource_type: str, resource_id: str) -> Rows:
-    """Select the current version, a deletion too."""
-    return sa.select(*_COLUMNS).where(FhirResource.resource_type == resource_type, FhirResource.id == resource_id)
-
-
-def lock_current(resource_type: str, resource_id: str) -> Rows:
-    """Select the current version and lock it: writers of one resource pass one at a time."""
-    return current(resource_type, resource_id).with_for_update()
+_RESOURCE = cast("sa.Table", FhirResource.__table__)
+CURRENT = cast(
+    "Rows",
+    sa.select(
+        _RESOURCE.c.id,
+        _RESOURCE.c.version,
+        _RESOURCE.c.last_updated,
+        _RESOURCE.c.is_deleted,
+        _RESOURCE.c.document,
+    ).where(
+        _RESOURCE.c.resource_type == sa.bindparam("of_type"),
+        _RESOURCE.c.id == sa.bindparam("of_id"),
+    ),
+)
+"""The current version of a resource, a deletion too; made once, because it is read all the time."""
+LOCK_CURRENT = CURRENT.with_for_update()
+"""The same, locked: writers of one resource pass one at a time."""
 
 
 def lock_name(name: str) -> sa.Select[None]:

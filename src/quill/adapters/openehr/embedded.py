@@ -9,14 +9,16 @@ Source: openEHR REST API 1.0.2, EHR and Definition; openEHR Reference Model 1.0.
 import hashlib
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, TypeAlias
+from typing import Any
 
 import msgspec
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from quill.adapters.openehr import queries
 from quill.adapters.openehr.models import Composition, Ehr, OperationalTemplate
+from quill.adapters.openehr.queries import Row, Select
 from quill.adapters.openehr.template import check_against, read_template
 from quill.adapters.openehr.uids import (
     Uid,
@@ -33,14 +35,12 @@ from quill.adapters.openehr.uids import (
 )
 from quill.errors import InvalidRecord, LetterNotFound, OpenEhrRefused, OpenEhrUnavailable, StaleEdit
 from quill.kit import clock, paging
-from quill.kit.database import Base, UtcDateTime
+from quill.kit.database import Base
 from quill.kit.documents import Document, NotADocument, dumps, in_order, loads
 from quill.kit.ids import CompositionUid, new_uuid
 from quill.ports.openehr import FIRST_MEMBERS, CompositionPage, CompositionSummary, EhrPage, StoredComposition
 from quill.ports.openehr_composition import check_composition, parse_date_time
 
-_Select: TypeAlias = sa.Select[*tuple[Any, ...]]
-_Row: TypeAlias = sa.Row[*tuple[Any, ...]]
 _NO_SYNC = {"synchronize_session": False}
 OWN_SYSTEM = "quill.local"
 """What the store calls itself in version uids."""
@@ -71,7 +71,7 @@ class EmbeddedOpenEhrStore:
     async def find_ehr(self, subject_id: str) -> str | None:
         """Return the id of the patient's EHR, or ``None``."""
         async with _store_trouble():
-            return await self._session.scalar(sa.select(Ehr.ehr_id).where(Ehr.subject_id == subject_id))
+            return await self._session.scalar(queries.EHR_OF_SUBJECT, {"of_subject": subject_id})
 
     async def ensure_ehr(self, subject_id: str, ehr_id: str | None = None) -> str:
         """Return the id of the patient's EHR, making it, under the id given, when there is none.
@@ -163,14 +163,19 @@ class EmbeddedOpenEhrStore:
         wanted = parse_uid(uid)
         if wanted is None:
             return None
-        of_object = _versions_of(ehr_id, wanted.object_id)
         if wanted.version is None:
-            query = of_object.where(Composition.is_latest)
+            query = queries.NEWEST_VERSION
+        elif wanted.system_id in {self._system_id, *self._former_systems}:
+            query = queries.ONE_VERSION
         else:
-            query = of_object.where(Composition.version == wanted.version)
-            if wanted.system_id not in {self._system_id, *self._former_systems}:
-                query = query.where(Composition.system_id == wanted.system_id)
-        rows = await self._rows(query)
+            query = queries.ONE_VERSION_OF_SYSTEM
+        rows = await self._rows(
+            query,
+            in_ehr=ehr_id,
+            of_object=wanted.object_id,
+            the_version=wanted.version,
+            of_system=wanted.system_id,
+        )
         return _stored(rows[0]) if rows else None
 
     async def versions(self, ehr_id: str, uid: CompositionUid) -> list[StoredComposition]:
@@ -178,8 +183,8 @@ class EmbeddedOpenEhrStore:
         wanted = parse_uid(uid)
         if wanted is None:
             return []
-        query = _versions_of(ehr_id, wanted.object_id).order_by(Composition.version.desc())
-        return [_stored(row) for row in await self._rows(query)]
+        rows = await self._rows(queries.VERSIONS, in_ehr=ehr_id, of_object=wanted.object_id)
+        return [_stored(row) for row in rows]
 
     async def list_objects(self, ehr_id: str) -> list[str]:
         """Return the object ids of every composition of the EHR, sorted."""
@@ -195,25 +200,12 @@ class EmbeddedOpenEhrStore:
             InvalidCursor: 422, the cursor is not one of this store's.
         """
         limit = max(1, min(limit, paging.MAXIMUM_ROWS))
-        columns = (
-            Composition.object_id,
-            Composition.system_id,
-            Composition.version,
-            Composition.title,
-            Composition.started_at,
-            Composition.composer_name,
-        )
-        query = (
-            sa.select(*columns)
-            .where(Composition.ehr_id == ehr_id, Composition.template_id == template_id, Composition.is_latest)
-            .order_by(Composition.started_at.desc(), Composition.object_id.desc())
-            .limit(limit + 1)
-        )
+        values: dict[str, Any] = {"in_ehr": ehr_id, "of_template": template_id, "most": limit + 1}
         after = position(cursor)
-        if after is not None:
-            place = sa.tuple_(sa.literal(after[0], UtcDateTime()), sa.literal(after[1], sa.Text()))
-            query = query.where(sa.tuple_(Composition.started_at, Composition.object_id) < place)
-        rows = await self._rows(query)
+        if after is None:
+            rows = await self._rows(queries.FIRST_PAGE, **values)
+        else:
+            rows = await self._rows(queries.NEXT_PAGE, **values, before=after[0], before_object=after[1])
         shown = rows[:limit]
         summaries = [
             CompositionSummary(_version_uid(row), row.version, row.title, row.started_at, row.composer_name)
@@ -240,7 +232,7 @@ class EmbeddedOpenEhrStore:
         if await self._add(Composition, row):
             return _stored_of(row)
         # The id is taken: a repeat of what was committed under it, or somebody else's.
-        for first in await self._rows(_versions_of(ehr_id, object_id).where(Composition.version == 1)):
+        for first in await self._rows(queries.ONE_VERSION, in_ehr=ehr_id, of_object=object_id, the_version=1):
             if first.content_hash == row["content_hash"]:
                 return _stored(first)
         raise StaleEdit
@@ -252,8 +244,9 @@ class EmbeddedOpenEhrStore:
         if replaced.version is None:
             raise StaleEdit
         row = self._row(ehr_id, document, replaced.object_id, version=replaced.version + 1)
-        pair = Composition.version.in_([replaced.version, replaced.version + 1])
-        held = {each.version: each for each in await self._rows(_versions_of(ehr_id, replaced.object_id).where(pair))}
+        pair = [replaced.version, replaced.version + 1]
+        rows = await self._rows(queries.SOME_VERSIONS, in_ehr=ehr_id, of_object=replaced.object_id, the_versions=pair)
+        held = {each.version: each for each in rows}
         previous, following = held.get(replaced.version), held.get(replaced.version + 1)
         if previous is None or previous.system_id != replaced.system_id:
             raise StaleEdit
@@ -319,9 +312,9 @@ class EmbeddedOpenEhrStore:
         async with _store_trouble():
             return await self._session.scalar(statement) is not None
 
-    async def _rows(self, query: _Select) -> Sequence[_Row]:
+    async def _rows(self, query: Select, **values: object) -> Sequence[Row]:
         async with _store_trouble():
-            return (await self._session.execute(query)).all()
+            return (await self._session.execute(query, values)).all()
 
 
 @asynccontextmanager
@@ -333,20 +326,7 @@ async def _store_trouble() -> AsyncIterator[None]:
         raise OpenEhrUnavailable from error
 
 
-def _versions_of(ehr_id: str, object_id: str) -> _Select:
-    columns = (
-        Composition.object_id,
-        Composition.system_id,
-        Composition.version,
-        Composition.ehr_id,
-        Composition.committed_at,
-        Composition.content_hash,
-        Composition.document,
-    )
-    return sa.select(*columns).where(Composition.ehr_id == ehr_id, Composition.object_id == object_id)
-
-
-def _stored(row: _Row) -> StoredComposition:
+def _stored(row: Row) -> StoredComposition:
     try:
         document = loads(row.document)
     except NotADocument as error:
@@ -361,5 +341,5 @@ def _stored_of(row: dict[str, Any]) -> StoredComposition:
     return StoredComposition(uid, row["version"], row["ehr_id"], row["committed_at"], document)
 
 
-def _version_uid(row: _Row) -> CompositionUid:
+def _version_uid(row: Row) -> CompositionUid:
     return version_uid(row.object_id, row.system_id, row.version)

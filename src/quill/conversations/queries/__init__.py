@@ -1,11 +1,10 @@
 """Every SELECT about conversations; which of them somebody may read is decided in ``visibility``."""
 
+from quill.conversations.queries.listing import MOST_BRANCHES, Wanted, newest_visible, visible_page
 from quill.conversations.queries.reading import (
     HIGHEST_NUMBER,
-    MOST_BRANCHES,
     Row,
     Select,
-    Wanted,
     count_after,
     find_number_of_conversation,
     find_number_of_message,
@@ -18,14 +17,12 @@ from quill.conversations.queries.reading import (
     message,
     newest_messages,
     newest_place,
-    newest_visible,
     organisation_ids,
     participant_ids,
     participants,
     participation_ends,
     participations,
     participations_that_are_over,
-    visible_page,
 )
 from quill.conversations.queries.rebuilding import (
     activity_of,

@@ -1,8 +1,8 @@
 """Conversations, people and messages as they are shown and changed."""
 
 import datetime
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+import functools
+from collections.abc import Collection, Sequence
 from typing import Any, TypeAlias
 
 import sqlalchemy as sa
@@ -10,8 +10,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from quill.actor import Actor
 from quill.conversations.models import Conversation, ConversationParticipant, Message, ParticipationEnd
-from quill.conversations.visibility import CONVERSATION, OWNER, PARTICIPANT, visible_conversations
+from quill.conversations.visibility import CONVERSATION, OWNER, PARTICIPANT, Rule, visible_conversations
 from quill.identity import service as identity
+from quill.identity.terms import ActorShape, actor_values
 from quill.kit.database import UtcDateTime
 from quill.kit.ids import ConversationId, MessageId, PatientId, UserId
 
@@ -19,13 +20,24 @@ Row: TypeAlias = sa.Row[*tuple[Any, ...]]
 Select: TypeAlias = sa.Select[*tuple[Any, ...]]
 
 
+Mark: TypeAlias = tuple[datetime.datetime, int]
+"""A place in an order by time: the instant and the number of a row."""
+
+
 HIGHEST_NUMBER = 2**31 - 1
 """No conversation has a higher one; PostgreSQL refuses to compare its column with more."""
 
-MOST_BRANCHES = 40
-"""Organisations looked through one by one; SQLite takes at most 500 parts of a compound SELECT (SQLite, limits)."""
+MARK: sa.ColumnElement[Any] = sa.tuple_(
+    sa.bindparam("mark_instant", type_=UtcDateTime()), sa.bindparam("mark_number", type_=sa.BigInteger())
+)
+"""The mark a statement made once is executed with, by ``mark_values``."""
+
+_CONVERSATION_ID = sa.bindparam("in_conversation", type_=sa.Integer())
+_MESSAGE_ID = sa.bindparam("the_message", type_=sa.BigInteger())
+_FHIR_ID = sa.bindparam("the_fhir_id", type_=sa.String(64))
 
 _MESSAGE = Message.__table__
+_MESSAGE_KEY: sa.ColumnElement[Any] = sa.tuple_(_MESSAGE.c.created_at, _MESSAGE.c.id)
 _MINE = PARTICIPANT.alias("mine")
 _CONVERSATIONS: Select = sa.select(
     CONVERSATION.c.id,
@@ -70,179 +82,142 @@ _MESSAGES: Select = sa.select(
 ).where(_MESSAGE.c.sender_id == identity.PERSON_ID)
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """What a list is to hold.
-
-    Attributes:
-        limit: how many rows.
-        after: the sort key, ``updated_at`` and id, of the row before.
-        status: only conversations of this status.
-        patient_id: only conversations about this patient.
-    """
-
-    limit: int
-    after: tuple[datetime.datetime, int] | None = None
-    status: str | None = None
-    patient_id: PatientId | None = None
+def mark_values(mark: Mark | None) -> dict[str, Any]:
+    """Return what a statement with a ``MARK`` is executed with; nothing when there is none."""
+    return {} if mark is None else {"mark_instant": mark[0], "mark_number": mark[1]}
 
 
-def _conversation_select(actor: Actor) -> Select:
+def conversation_select(actor: ActorShape) -> Select:
     """Select conversations, each with the actor's own participation: ``my_role`` is ``None`` without one."""
     return _CONVERSATIONS.outerjoin_from(
-        CONVERSATION, _MINE, sa.and_(_MINE.c.conversation_id == CONVERSATION.c.id, _MINE.c.user_id == actor.user_id)
+        CONVERSATION, _MINE, sa.and_(_MINE.c.conversation_id == CONVERSATION.c.id, actor.is_user(_MINE.c.user_id))
     )
 
 
-async def find_where(
-    session: AsyncSession, actor: Actor, conversation_id: ConversationId, condition: sa.ColumnElement[bool]
-) -> Row | None:
-    """Return a conversation if a condition of ``visibility`` holds."""
-    statement = _conversation_select(actor).where(CONVERSATION.c.id == conversation_id, condition)
-    return (await session.execute(statement)).first()
+@functools.cache
+def _conversation_where(actor: ActorShape, rule: Rule) -> Select:
+    return conversation_select(actor).where(CONVERSATION.c.id == _CONVERSATION_ID, rule(actor))
 
 
-async def visible_page(session: AsyncSession, actor: Actor, wanted: Wanted) -> Sequence[Row]:
-    """Return a page of what the actor may read, newest activity first."""
-    found = newest_visible(actor, wanted).subquery()
-    statement = _conversation_select(actor).join(found, found.c.id == CONVERSATION.c.id)
-    rows: Sequence[Row] = (await session.execute(statement.order_by(found.c.active_at.desc(), found.c.id.desc()))).all()
-    return rows
+async def find_where(session: AsyncSession, actor: Actor, conversation_id: ConversationId, rule: Rule) -> Row | None:
+    """Return a conversation if a rule of ``visibility`` lets the actor have it."""
+    statement = _conversation_where(ActorShape.of(actor), rule)
+    return (await session.execute(statement, actor_values(actor) | {"in_conversation": conversation_id})).first()
 
 
-def newest_visible(actor: Actor, wanted: Wanted) -> Select:
-    """Return the select of the ids of a page, newest activity first.
-
-    An index gives them in order, so a page costs a page: the conversations' own for an admin or one patient, otherwise
-    those of the actor's participations and organisations, merged. Where they are looked for never decides what may be
-    read: each branch carries the whole condition.
-    """
-    if actor.is_admin or wanted.patient_id is not None:
-        return _branch(actor, wanted, CONVERSATION, sa.true())
-    branches = [branch.subquery() for branch in _branches(actor, wanted)]
-    # UNION drops the repetitions: many conversations are reached by more than one way.
-    found = sa.union(*(sa.select(branch.c.active_at, branch.c.id) for branch in branches)).subquery()
-    return (
-        sa.select(found.c.active_at, found.c.id)
-        .order_by(found.c.active_at.desc(), found.c.id.desc())
-        .limit(wanted.limit)
-    )
-
-
-def _branches(actor: Actor, wanted: Wanted) -> Iterator[Select]:
-    yield _branch(actor, wanted, PARTICIPANT, PARTICIPANT.c.user_id == actor.user_id)
-    yield _branch(actor, wanted, CONVERSATION, CONVERSATION.c.patient_id.in_(identity.granted_patients(actor)))
-    if actor.patient_id is not None:
-        yield _branch(actor, wanted, CONVERSATION, CONVERSATION.c.patient_id == actor.patient_id)
-    ways = min(len(actor.organisation_ids), MOST_BRANCHES)
-    for way in range(ways):
-        some = actor.organisation_ids[way::ways]
-        column = OWNER.c.organisation_id
-        yield _branch(actor, wanted, OWNER, column == some[0] if len(some) == 1 else column.in_(some))
-
-
-def _branch(actor: Actor, wanted: Wanted, way: sa.FromClause, condition: sa.ColumnElement[bool]) -> Select:
-    """Return the select of one way to the newest conversations: the first ``limit`` it leads to."""
-    if way is CONVERSATION:
-        active_at, number = CONVERSATION.c.updated_at, CONVERSATION.c.id
-        statement = sa.select(active_at.label("active_at"), number.label("id"))
-    else:
-        active_at, number = way.c.active_at, way.c.conversation_id
-        statement = sa.select(active_at.label("active_at"), number.label("id")).join_from(
-            way, CONVERSATION, CONVERSATION.c.id == number
-        )
-    statement = statement.where(condition, visible_conversations(actor))
-    if wanted.patient_id is not None:
-        statement = statement.where(CONVERSATION.c.patient_id == wanted.patient_id)
-    if wanted.status is not None:
-        statement = statement.where(CONVERSATION.c.status == wanted.status)
-    if wanted.after is not None:
-        instant, last = wanted.after
-        statement = statement.where(sa.tuple_(active_at, number) < sa.tuple_(sa.literal(instant, UtcDateTime()), last))
-    return statement.order_by(active_at.desc(), number.desc()).limit(wanted.limit)
+@functools.cache
+def _readable(actor: ActorShape) -> sa.Select[int]:
+    return sa.select(CONVERSATION.c.id).where(CONVERSATION.c.id == _CONVERSATION_ID, visible_conversations(actor))
 
 
 async def may_read(session: AsyncSession, actor: Actor, conversation_id: ConversationId) -> bool:
     """Tell whether the actor may read a conversation."""
-    statement = sa.select(CONVERSATION.c.id).where(CONVERSATION.c.id == conversation_id, visible_conversations(actor))
-    return await session.scalar(statement) is not None
+    values = actor_values(actor) | {"in_conversation": conversation_id}
+    return await session.scalar(_readable(ActorShape.of(actor)), values) is not None
+
+
+_PARTICIPANTS = _PEOPLE.where(
+    PARTICIPANT.c.conversation_id.in_(sa.bindparam("in_conversations", type_=sa.Integer(), expanding=True))
+)
 
 
 async def participants(session: AsyncSession, conversation_ids: Collection[int]) -> Sequence[Row]:
     """Return who takes part in some conversations, in the order of joining; one statement for a whole page."""
-    statement = _PEOPLE.where(PARTICIPANT.c.conversation_id.in_(conversation_ids))
-    rows: Sequence[Row] = (await session.execute(statement)).all()
-    return rows
+    return (await session.execute(_PARTICIPANTS, {"in_conversations": list(conversation_ids)})).all()
+
+
+_PARTICIPANT_IDS = (
+    sa.select(PARTICIPANT.c.user_id)
+    .where(PARTICIPANT.c.conversation_id == _CONVERSATION_ID)
+    .order_by(PARTICIPANT.c.user_id)
+)
 
 
 async def participant_ids(session: AsyncSession, conversation_id: ConversationId) -> list[int]:
     """Return who takes part, by id."""
-    statement = sa.select(PARTICIPANT.c.user_id).where(PARTICIPANT.c.conversation_id == conversation_id)
-    return list(await session.scalars(statement.order_by(PARTICIPANT.c.user_id)))
+    return list(await session.scalars(_PARTICIPANT_IDS, {"in_conversation": conversation_id}))
+
+
+_NEWEST_MESSAGES = (
+    _MESSAGES.where(_MESSAGE.c.conversation_id == _CONVERSATION_ID)
+    .order_by(_MESSAGE.c.created_at.desc(), _MESSAGE.c.id.desc())
+    .limit(sa.bindparam("most", type_=sa.Integer()))
+)
+_OLDER_MESSAGES = _NEWEST_MESSAGES.where(_MESSAGE_KEY < MARK)
 
 
 async def newest_messages(
-    session: AsyncSession, conversation_id: ConversationId, *, before: tuple[Any, int] | None, limit: int
+    session: AsyncSession, conversation_id: ConversationId, *, before: Mark | None, limit: int
 ) -> Sequence[Row]:
     """Return messages newest first, from before a sort key (``created_at``, id) on."""
-    statement = _MESSAGES.where(_MESSAGE.c.conversation_id == conversation_id)
-    if before is not None:
-        instant, number = before
-        statement = statement.where(
-            sa.tuple_(_MESSAGE.c.created_at, _MESSAGE.c.id) < sa.tuple_(sa.literal(instant, UtcDateTime()), number)
-        )
-    statement = statement.order_by(_MESSAGE.c.created_at.desc(), _MESSAGE.c.id.desc()).limit(limit)
-    return (await session.execute(statement)).all()
+    statement = _NEWEST_MESSAGES if before is None else _OLDER_MESSAGES
+    values = {"in_conversation": conversation_id, "most": limit} | mark_values(before)
+    return (await session.execute(statement, values)).all()
+
+
+_ONE_MESSAGE = _MESSAGES.where(_MESSAGE.c.id == _MESSAGE_ID)
 
 
 async def message(session: AsyncSession, message_id: MessageId) -> Row:
     """Return one message that is known to exist."""
-    return (await session.execute(_MESSAGES.where(_MESSAGE.c.id == message_id))).one()
+    return (await session.execute(_ONE_MESSAGE, {"the_message": message_id})).one()
+
+
+_PLACE: Select = sa.select(
+    _MESSAGE.c.id,
+    _MESSAGE.c.conversation_id,
+    _MESSAGE.c.sender_id,
+    _MESSAGE.c.created_at,
+    _MESSAGE.c.fhir_communication_id,
+).where(_MESSAGE.c.id == _MESSAGE_ID)
 
 
 async def find_place(session: AsyncSession, message_id: MessageId) -> Row | None:
     """Return where a message stands: its conversation, sender, time and FHIR id."""
-    statement = sa.select(
-        _MESSAGE.c.id,
-        _MESSAGE.c.conversation_id,
-        _MESSAGE.c.sender_id,
-        _MESSAGE.c.created_at,
-        _MESSAGE.c.fhir_communication_id,
-    )
-    return (await session.execute(statement.where(_MESSAGE.c.id == message_id))).first()
+    return (await session.execute(_PLACE, {"the_message": message_id})).first()
+
+
+_MESSAGE_NUMBER = sa.select(_MESSAGE.c.id).where(_MESSAGE.c.fhir_communication_id == _FHIR_ID)
+_CONVERSATION_NUMBER = sa.select(CONVERSATION.c.id).where(CONVERSATION.c.fhir_conversation_id == _FHIR_ID)
 
 
 async def find_number_of_message(session: AsyncSession, fhir_id: str) -> int | None:
     """Return the number of a message that has been projected already."""
-    return await session.scalar(sa.select(_MESSAGE.c.id).where(_MESSAGE.c.fhir_communication_id == fhir_id))
+    return await session.scalar(_MESSAGE_NUMBER, {"the_fhir_id": fhir_id})
 
 
 async def find_number_of_conversation(session: AsyncSession, fhir_id: str) -> int | None:
     """Return the number of a conversation that has been projected already."""
-    return await session.scalar(sa.select(CONVERSATION.c.id).where(CONVERSATION.c.fhir_conversation_id == fhir_id))
+    return await session.scalar(_CONVERSATION_NUMBER, {"the_fhir_id": fhir_id})
+
+
+_NEWEST_PLACE: Select = (
+    sa.select(_MESSAGE.c.id, _MESSAGE.c.created_at)
+    .where(_MESSAGE.c.conversation_id == _CONVERSATION_ID)
+    .order_by(_MESSAGE.c.created_at.desc(), _MESSAGE.c.id.desc())
+    .limit(1)
+)
 
 
 async def newest_place(session: AsyncSession, conversation_id: ConversationId) -> Row | None:
     """Return id and time of a conversation's newest message."""
-    statement = sa.select(_MESSAGE.c.id, _MESSAGE.c.created_at).where(_MESSAGE.c.conversation_id == conversation_id)
-    return (
-        await session.execute(statement.order_by(_MESSAGE.c.created_at.desc(), _MESSAGE.c.id.desc()).limit(1))
-    ).first()
+    return (await session.execute(_NEWEST_PLACE, {"in_conversation": conversation_id})).first()
+
+
+_COUNT_OF_OTHERS = sa.select(sa.func.count()).where(
+    _MESSAGE.c.conversation_id == _CONVERSATION_ID,
+    _MESSAGE.c.sender_id != sa.bindparam("reader_id", type_=sa.Integer()),
+)
+_COUNT_AFTER = _COUNT_OF_OTHERS.where(_MESSAGE_KEY > MARK)
 
 
 async def count_after(
-    session: AsyncSession, conversation_id: ConversationId, user_id: UserId, after: tuple[Any, int] | None
+    session: AsyncSession, conversation_id: ConversationId, user_id: UserId, after: Mark | None
 ) -> int:
     """Return how many messages of others stand after a sort key (``created_at``, id); all of them without one."""
-    statement = sa.select(sa.func.count()).where(
-        _MESSAGE.c.conversation_id == conversation_id, _MESSAGE.c.sender_id != user_id
-    )
-    if after is not None:
-        instant, number = after
-        statement = statement.where(
-            sa.tuple_(_MESSAGE.c.created_at, _MESSAGE.c.id) > sa.tuple_(sa.literal(instant, UtcDateTime()), number)
-        )
-    return await session.scalar(statement) or 0
+    statement = _COUNT_OF_OTHERS if after is None else _COUNT_AFTER
+    values = {"in_conversation": conversation_id, "reader_id": user_id} | mark_values(after)
+    return await session.scalar(statement, values) or 0
 
 
 async def lock_conversation(session: AsyncSession, conversation_id: ConversationId) -> Conversation | None:

@@ -82,10 +82,15 @@ def activity_of(number: InstrumentedAttribute[int]) -> sa.ScalarSelect[datetime.
     return sa.select(Conversation.updated_at).where(Conversation.id == number).scalar_subquery()
 
 
+# Asked for every message, so it is made once.
+_NEXT_VALUES = sa.select(
+    sa.func.nextval(sa.func.pg_get_serial_sequence(sa.bindparam("of_table", type_=sa.String()), "id"))
+).select_from(sa.func.generate_series(1, sa.bindparam("how_many", type_=sa.Integer())))
+
+
 async def next_values(session: AsyncSession, table: str, count: int) -> list[int]:
     """Take numbers from the sequence of a table's ids; PostgreSQL only."""
-    taken = sa.select(sa.func.nextval(_sequence(table))).select_from(sa.func.generate_series(1, count))
-    return sorted(await session.scalars(taken))
+    return sorted(await session.scalars(_NEXT_VALUES, {"of_table": table, "how_many": count}))
 
 
 async def set_value(session: AsyncSession, table: str, last: int) -> None:

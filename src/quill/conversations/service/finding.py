@@ -25,7 +25,7 @@ async def find_readable(reader: Reader, actor: Actor, conversation_id: Conversat
     """
     row = None
     if 0 < conversation_id <= queries.HIGHEST_NUMBER:
-        row = await queries.find_where(reader.session, actor, conversation_id, visible_conversations(actor))
+        row = await queries.find_where(reader.session, actor, conversation_id, visible_conversations)
     if row is None:
         audit.record_refusal(reader, actor, act, reason="not_readable", subject=f"conversation:{conversation_id}")
         raise ConversationNotFound

@@ -87,7 +87,7 @@ async def join(unit: Unit, actor: Actor, conversation_id: ConversationId) -> Par
     _check_level(unit, actor, conversation_id)
     row = None
     if 0 < conversation_id <= queries.HIGHEST_NUMBER:
-        row = await queries.find_where(unit.session, actor, conversation_id, about_related_patients(actor))
+        row = await queries.find_where(unit.session, actor, conversation_id, about_related_patients)
     if row is None:
         audit.record_refusal(
             unit, actor, Act.CONVERSATION_JOIN, reason="not_readable", subject=f"conversation:{conversation_id}"
@@ -162,7 +162,7 @@ async def _keep_end(unit: Unit, patient_id: PatientId, user_id: UserId, ended_at
 async def _end_in(
     unit: Unit, actor: Actor, conversation_id: ConversationId, user_id: UserId, ended_at: datetime.datetime
 ) -> None:
-    row = await queries.find_where(unit.session, actor, conversation_id, everything())
+    row = await queries.find_where(unit.session, actor, conversation_id, everything)
     if row is None:
         return
     await unit.session.execute(

@@ -1,7 +1,8 @@
 """Who belongs to which organisation: staff and patients."""
 
+import functools
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -9,30 +10,32 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from quill.actor import Actor
 from quill.identity.models import OrganisationPatientMember, OrganisationStaffMember, UserAccount
 from quill.identity.queries.people import SHOWN
+from quill.identity.terms import ActorShape, actor_values
 from quill.kit.ids import OrganisationId, PatientId, UserId
+
+_PATIENT_MEMBER = cast("sa.Table", OrganisationPatientMember.__table__)
+
+
+_CARING = (
+    sa.select(_PATIENT_MEMBER.c.organisation_id)
+    .where(_PATIENT_MEMBER.c.patient_id == sa.bindparam("subject"))
+    .order_by(_PATIENT_MEMBER.c.organisation_id)
+)
+
+
+@functools.cache
+def _shared(actor: ActorShape) -> sa.Select[int]:
+    return _CARING.where(actor.works_in(_PATIENT_MEMBER.c.organisation_id))
 
 
 async def shared_organisations(session: AsyncSession, actor: Actor, patient_id: PatientId) -> list[int]:
     """Return the organisations that a staff member and a patient both belong to, in order."""
-    rows = await session.scalars(
-        sa.select(OrganisationPatientMember.organisation_id)
-        .where(
-            OrganisationPatientMember.patient_id == patient_id,
-            OrganisationPatientMember.organisation_id.in_(actor.organisation_ids),
-        )
-        .order_by(OrganisationPatientMember.organisation_id)
-    )
-    return list(rows)
+    return list(await session.scalars(_shared(ActorShape.of(actor)), actor_values(actor) | {"subject": patient_id}))
 
 
 async def patient_organisations(session: AsyncSession, patient_id: PatientId) -> list[int]:
     """Return every organisation that cares for a patient, in order."""
-    rows = await session.scalars(
-        sa.select(OrganisationPatientMember.organisation_id)
-        .where(OrganisationPatientMember.patient_id == patient_id)
-        .order_by(OrganisationPatientMember.organisation_id)
-    )
-    return list(rows)
+    return list(await session.scalars(_CARING, {"subject": patient_id}))
 
 
 async def staff_memberships(session: AsyncSession, user_id: UserId) -> dict[int, bool]:

@@ -1,7 +1,8 @@
 """What ties people to patients: the own record, shared organisations, grants."""
 
+import functools
 from collections.abc import Collection, Sequence
-from typing import Any
+from typing import Any, cast
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -14,60 +15,53 @@ from quill.identity.models import (
     UserAccount,
 )
 from quill.identity.queries.people import SHOWN, of_levels
+from quill.identity.terms import ActorShape, Count, actor_values
 from quill.kit.ids import PatientId, UserId
 
-# Conditions within other slices' statements; made once, because they are part of nearly every request.
-_MEMBER = OrganisationPatientMember.__table__.alias("caring")
-_GRANT = ExternalAccess.__table__.alias("access_grant")
+# Core tables, which cost much less than ORM attributes; the aliases are for conditions within other slices' statements.
+_ORGANISATION_PATIENT = cast("sa.Table", OrganisationPatientMember.__table__)
+_ACCESS = cast("sa.Table", ExternalAccess.__table__)
+_MEMBER = _ORGANISATION_PATIENT.alias("caring")
+_GRANT = _ACCESS.alias("access_grant")
 
 
-def related_patients(actor: Actor) -> sa.Select[str]:
+def related_patients(actor: ActorShape) -> sa.Select[str]:
     """Return the ids of the patients an actor is related to: own record, shared organisations, active grants."""
-    branches: list[sa.Select[str]] = []
-    if actor.organisation_ids:
+    branches = [granted_patients(actor)]
+    if actor.organisations is not Count.NONE:
         branches.append(
-            sa.select(OrganisationPatientMember.patient_id).where(
-                OrganisationPatientMember.organisation_id.in_(actor.organisation_ids)
-            )
+            sa.select(_ORGANISATION_PATIENT.c.patient_id).where(actor.works_in(_ORGANISATION_PATIENT.c.organisation_id))
         )
-    branches.append(
-        sa.select(ExternalAccess.patient_id).where(
-            ExternalAccess.user_id == actor.user_id, ExternalAccess.revoked_at.is_(None)
-        )
-    )
-    if actor.patient_id is not None:
-        branches.append(sa.select(sa.literal(actor.patient_id, sa.String(64))))
+    if actor.own_record_id is not None:
+        branches.append(sa.select(actor.own_record_id))
     union = sa.union(*branches).subquery() if len(branches) > 1 else branches[0].subquery()
     return sa.select(union.c[0])
 
 
-def is_related(actor: Actor, patient_id: sa.ColumnElement[str]) -> sa.ColumnElement[bool]:
+def is_related(actor: ActorShape, patient_id: sa.ColumnElement[str]) -> sa.ColumnElement[bool]:
     """Return the same as ``related_patients`` as a condition on one row, for walking a long list in its order."""
-    ties = [holds_grant(actor, patient_id), shares_organisation(actor, patient_id)]
-    if actor.patient_id is not None:
-        ties.append(patient_id == actor.patient_id)
-    return sa.or_(*ties)
+    return sa.or_(
+        holds_grant(actor, patient_id), shares_organisation(actor, patient_id), actor.is_own_record(patient_id)
+    )
 
 
-def shares_organisation(actor: Actor, patient_id: sa.ColumnElement[str]) -> sa.ColumnElement[bool]:
+def shares_organisation(actor: ActorShape, patient_id: sa.ColumnElement[str]) -> sa.ColumnElement[bool]:
     """Return the condition that the actor works in an organisation which cares for the patient of a row."""
-    if not actor.organisation_ids:
+    if actor.organisations is Count.NONE:
         return sa.false()
-    return sa.exists().where(_MEMBER.c.patient_id == patient_id, _MEMBER.c.organisation_id.in_(actor.organisation_ids))
+    return sa.exists().where(_MEMBER.c.patient_id == patient_id, actor.works_in(_MEMBER.c.organisation_id))
 
 
-def holds_grant(actor: Actor, patient_id: sa.ColumnElement[str]) -> sa.ColumnElement[bool]:
+def holds_grant(actor: ActorShape, patient_id: sa.ColumnElement[str]) -> sa.ColumnElement[bool]:
     """Return the condition that the actor holds an active grant for the patient of a row."""
     return sa.exists().where(
-        _GRANT.c.user_id == actor.user_id, _GRANT.c.patient_id == patient_id, _GRANT.c.revoked_at.is_(None)
+        actor.is_user(_GRANT.c.user_id), _GRANT.c.patient_id == patient_id, _GRANT.c.revoked_at.is_(None)
     )
 
 
-def granted_patients(actor: Actor) -> sa.Select[str]:
+def granted_patients(actor: ActorShape) -> sa.Select[str]:
     """Return the ids of the patients an actor holds an active grant for."""
-    return sa.select(ExternalAccess.patient_id).where(
-        ExternalAccess.user_id == actor.user_id, ExternalAccess.revoked_at.is_(None)
-    )
+    return sa.select(_ACCESS.c.patient_id).where(actor.is_user(_ACCESS.c.user_id), _ACCESS.c.revoked_at.is_(None))
 
 
 def is_active_grant(patient_id: PatientId) -> sa.ColumnElement[bool]:
@@ -75,37 +69,46 @@ def is_active_grant(patient_id: PatientId) -> sa.ColumnElement[bool]:
     return sa.and_(ExternalAccess.patient_id == patient_id, ExternalAccess.revoked_at.is_(None))
 
 
-async def cares_for_many(session: AsyncSession, actor: Actor, limit: int) -> bool:
-    """Tell whether the actor's organisations together have more than ``limit`` patients; reads no more than that."""
+@functools.cache
+def _patients_cared_for(actor: ActorShape) -> sa.Select[int]:
     capped = (
-        sa.select(OrganisationPatientMember.patient_id)
-        .where(OrganisationPatientMember.organisation_id.in_(actor.organisation_ids))
-        .limit(limit + 1)
+        sa.select(_ORGANISATION_PATIENT.c.patient_id)
+        .where(actor.works_in(_ORGANISATION_PATIENT.c.organisation_id))
+        .limit(sa.bindparam("most", type_=sa.Integer()))
         .subquery()
     )
-    return int(await session.scalar(sa.select(sa.func.count()).select_from(capped)) or 0) > limit
+    return sa.select(sa.func.count()).select_from(capped)
+
+
+async def cares_for_many(session: AsyncSession, actor: Actor, limit: int) -> bool:
+    """Tell whether the actor's organisations together have more than ``limit`` patients; reads no more than that."""
+    statement = _patients_cared_for(ActorShape.of(actor))
+    return int(await session.scalar(statement, actor_values(actor) | {"most": limit + 1}) or 0) > limit
+
+
+@functools.cache
+def _relationships(actor: ActorShape) -> sa.Select[bool, bool]:
+    subject = sa.bindparam("subject", type_=sa.String(64))
+    return sa.select(shares_organisation(actor, subject).label("shares"), holds_grant(actor, subject).label("holds"))
 
 
 async def relationships(session: AsyncSession, actor: Actor, patient_id: PatientId) -> tuple[bool, bool]:
     """Tell whether the actor shares an organisation with a patient, and holds an active grant; one statement."""
-    subject = sa.literal(patient_id, sa.String(64))
-    statement = sa.select(
-        shares_organisation(actor, subject).label("shares"), holds_grant(actor, subject).label("holds")
-    )
-    row = (await session.execute(statement)).one()
+    statement = _relationships(ActorShape.of(actor))
+    row = (await session.execute(statement, actor_values(actor) | {"subject": patient_id})).one()
     return bool(row.shares), bool(row.holds)
+
+
+_GRANT_HOLDERS = sa.select(_ACCESS.c.user_id).where(
+    _ACCESS.c.patient_id == sa.bindparam("subject"),
+    _ACCESS.c.revoked_at.is_(None),
+    _ACCESS.c.user_id.in_(sa.bindparam("user_ids", type_=sa.Integer(), expanding=True)),
+)
 
 
 async def grant_holders(session: AsyncSession, patient_id: PatientId, user_ids: Collection[int]) -> set[int]:
     """Return those of some people who hold an active grant for a patient."""
-    rows = await session.scalars(
-        sa.select(ExternalAccess.user_id).where(
-            ExternalAccess.patient_id == patient_id,
-            ExternalAccess.revoked_at.is_(None),
-            ExternalAccess.user_id.in_(user_ids),
-        )
-    )
-    return set(rows)
+    return set(await session.scalars(_GRANT_HOLDERS, {"subject": patient_id, "user_ids": list(user_ids)}))
 
 
 async def holds_access(session: AsyncSession, user_id: UserId, patient_id: PatientId) -> bool:
