@@ -9,6 +9,7 @@ from quill.access import service as access
 from quill.actor import Actor
 from quill.conversations.models import Conversation, ConversationOrganisation, ConversationParticipant
 from quill.identity import service as identity
+from quill.identity.service import Anybody
 
 # Core tables, and aliases made once: a condition is built anew for every request, and ORM attributes cost much more.
 CONVERSATION = Conversation.__table__
@@ -19,7 +20,7 @@ _ANY_OWNER = OWNER.alias("any_owner")
 _subject: sa.ColumnElement[str] = CONVERSATION.c.patient_id
 
 
-def visible_conversations(actor: Actor) -> sa.ColumnElement[bool]:
+def visible_conversations(actor: Actor | Anybody) -> sa.ColumnElement[bool]:
     """Return the condition that the actor may read a conversation; the only place this is decided.
 
     The actor must still be tied to the patient, and take part, work in one of the conversation's organisations, or be
@@ -48,14 +49,14 @@ def everything() -> sa.ColumnElement[bool]:
     return sa.true()
 
 
-def _takes_part(actor: Actor) -> sa.ColumnElement[bool]:
+def _takes_part(actor: Actor | Anybody) -> sa.ColumnElement[bool]:
     return sa.exists().where(
         _ANY_PARTICIPANT.c.conversation_id == CONVERSATION.c.id, _ANY_PARTICIPANT.c.user_id == actor.user_id
     )
 
 
-def _works_there(actor: Actor) -> sa.ColumnElement[bool]:
-    if not actor.organisation_ids:
+def _works_there(actor: Actor | Anybody) -> sa.ColumnElement[bool]:
+    if actor.organisation_ids == ():
         return sa.false()
     return sa.exists().where(
         _ANY_OWNER.c.conversation_id == CONVERSATION.c.id, _ANY_OWNER.c.organisation_id.in_(actor.organisation_ids)

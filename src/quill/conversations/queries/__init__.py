@@ -25,6 +25,7 @@ from quill.conversations.queries.reading import (
     participation_ends,
     participations,
     participations_that_are_over,
+    readers_among,
     visible_page,
 )
 from quill.conversations.queries.rebuilding import (
@@ -73,6 +74,7 @@ __all__ = [
     "participations",
     "participations_that_are_over",
     "read_markers",
+    "readers_among",
     "set_value",
     "unread_messages",
     "visible_page",

@@ -1,6 +1,7 @@
 """Conversations, people and messages as they are shown and changed."""
 
 import datetime
+import functools
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -8,7 +9,7 @@ from typing import Any, TypeAlias
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from quill.actor import Actor
+from quill.actor import Actor, Level
 from quill.conversations.models import Conversation, ConversationParticipant, Message, ParticipationEnd
 from quill.conversations.visibility import CONVERSATION, OWNER, PARTICIPANT, visible_conversations
 from quill.identity import service as identity
@@ -24,6 +25,9 @@ HIGHEST_NUMBER = 2**31 - 1
 
 MOST_BRANCHES = 40
 """Organisations looked through one by one; SQLite takes at most 500 parts of a compound SELECT (SQLite, limits)."""
+
+_KINDS_OF_READERS = (Level.ADMIN, Level.STAFF, Level.PATIENT)
+"""Those between whom the rule tells, each with whoever reaches it and not the one before."""
 
 _MESSAGE = Message.__table__
 _MINE = PARTICIPANT.alias("mine")
@@ -166,6 +170,34 @@ async def may_read(session: AsyncSession, actor: Actor, conversation_id: Convers
     """Tell whether the actor may read a conversation."""
     statement = sa.select(CONVERSATION.c.id).where(CONVERSATION.c.id == conversation_id, visible_conversations(actor))
     return await session.scalar(statement) is not None
+
+
+@functools.cache
+def _readers_among() -> sa.CompoundSelect[*tuple[Any, ...]]:
+    """Return the select of those who may read a conversation among people of three kinds; made once."""
+    return sa.union_all(*(_readers_of_kind(level) for level in _KINDS_OF_READERS))
+
+
+def _readers_of_kind(level: Level) -> Select:
+    anybody = identity.anybody(level)
+    is_meant = anybody.user_id.in_(sa.bindparam(level.value, expanding=True))
+    return (
+        sa.select(anybody.user_id)
+        .join_from(CONVERSATION, anybody.table, is_meant)
+        .where(CONVERSATION.c.id == sa.bindparam("conversation_id"), visible_conversations(anybody))
+    )
+
+
+async def readers_among(
+    session: AsyncSession, actors: Collection[Actor], conversation_id: ConversationId
+) -> set[UserId]:
+    """Return those of some actors who may read a conversation; one statement, however many they are."""
+    kinds: dict[str, list[int]] = {level.value: [] for level in _KINDS_OF_READERS}
+    for actor in actors:
+        kind = next(level for level in _KINDS_OF_READERS if actor.level.reaches(level))
+        kinds[kind.value].append(actor.person_id)
+    rows = await session.scalars(_readers_among(), {"conversation_id": conversation_id, **kinds})
+    return {UserId(number) for number in rows}
 
 
 async def participants(session: AsyncSession, conversation_ids: Collection[int]) -> Sequence[Row]:

@@ -30,6 +30,8 @@ from quill.identity.queries.people import (
     taken,
 )
 from quill.identity.queries.ties import (
+    Anybody,
+    anybody,
     around_patient,
     cares_for_many,
     grant_holders,
@@ -47,7 +49,9 @@ from quill.identity.queries.ties import (
 __all__ = [
     "ACCOUNT",
     "SEPARATOR",
+    "Anybody",
     "active_people",
+    "anybody",
     "around_patient",
     "cares_for_many",
     "count_people",

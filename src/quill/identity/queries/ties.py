@@ -1,6 +1,7 @@
 """What ties people to patients: the own record, shared organisations, grants."""
 
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
@@ -19,6 +20,40 @@ from quill.kit.ids import PatientId, UserId
 # Conditions within other slices' statements; made once, because they are part of nearly every request.
 _MEMBER = OrganisationPatientMember.__table__.alias("caring")
 _GRANT = ExternalAccess.__table__.alias("access_grant")
+
+_PERSON = UserAccount.__table__.alias("anybody")
+_WORK = OrganisationStaffMember.__table__.alias("anybodys_work")
+
+
+@dataclass(frozen=True, slots=True)
+class Anybody:
+    """A person as a row of the statement: stands where an actor stands in a condition, to ask about many at once.
+
+    Attributes:
+        table: what to select from.
+        user_id: the column to select, and to say by who is meant.
+        organisation_ids: the organisations this person is staff of; empty below staff level.
+        patient_id: the person's own patient record, if linked.
+        is_admin: whether all who are meant are admins or superadmins.
+    """
+
+    table: sa.FromClause
+    user_id: sa.ColumnElement[int]
+    organisation_ids: sa.Select[int] | tuple[()]
+    patient_id: sa.ColumnElement[str]
+    is_admin: bool
+
+
+def anybody(level: Level) -> Anybody:
+    """Return a row's person who is known to be of staff level, an admin or neither, as actors are told apart."""
+    works = sa.select(_WORK.c.organisation_id).where(_WORK.c.user_id == _PERSON.c.id).correlate(_PERSON)
+    return Anybody(
+        table=_PERSON,
+        user_id=_PERSON.c.id,
+        organisation_ids=works if level.reaches(Level.STAFF) else (),
+        patient_id=_PERSON.c.patient_id,
+        is_admin=level.reaches(Level.ADMIN),
+    )
 
 
 def related_patients(actor: Actor) -> sa.Select[str]:
@@ -41,7 +76,7 @@ def related_patients(actor: Actor) -> sa.Select[str]:
     return sa.select(union.c[0])
 
 
-def is_related(actor: Actor, patient_id: sa.ColumnElement[str]) -> sa.ColumnElement[bool]:
+def is_related(actor: Actor | Anybody, patient_id: sa.ColumnElement[str]) -> sa.ColumnElement[bool]:
     """Return the same as ``related_patients`` as a condition on one row, for walking a long list in its order."""
     ties = [holds_grant(actor, patient_id), shares_organisation(actor, patient_id)]
     if actor.patient_id is not None:
@@ -49,14 +84,14 @@ def is_related(actor: Actor, patient_id: sa.ColumnElement[str]) -> sa.ColumnElem
     return sa.or_(*ties)
 
 
-def shares_organisation(actor: Actor, patient_id: sa.ColumnElement[str]) -> sa.ColumnElement[bool]:
+def shares_organisation(actor: Actor | Anybody, patient_id: sa.ColumnElement[str]) -> sa.ColumnElement[bool]:
     """Return the condition that the actor works in an organisation which cares for the patient of a row."""
-    if not actor.organisation_ids:
+    if actor.organisation_ids == ():
         return sa.false()
     return sa.exists().where(_MEMBER.c.patient_id == patient_id, _MEMBER.c.organisation_id.in_(actor.organisation_ids))
 
 
-def holds_grant(actor: Actor, patient_id: sa.ColumnElement[str]) -> sa.ColumnElement[bool]:
+def holds_grant(actor: Actor | Anybody, patient_id: sa.ColumnElement[str]) -> sa.ColumnElement[bool]:
     """Return the condition that the actor holds an active grant for the patient of a row."""
     return sa.exists().where(
         _GRANT.c.user_id == actor.user_id, _GRANT.c.patient_id == patient_id, _GRANT.c.revoked_at.is_(None)
