@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import signal
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from functools import partial
 
 import structlog
@@ -32,9 +32,8 @@ from quill.conversations import service as conversations
 from quill.conversations.routes import router as conversations_router
 from quill.edge import problems
 from quill.edge.middleware import Edge
-from quill.events.feed import Feed
 from quill.events.routes import router as events_router
-from quill.events.service import MayReadConversation, Streaming
+from quill.events.service import Streaming
 from quill.external.routes import router as external_router
 from quill.health.routes import router as health_router
 from quill.health.service import HealthMonitor
@@ -94,6 +93,9 @@ ROUTERS = (
     events_router,
     external_router,
 )
+
+MayReadConversation = Callable[[AsyncSession, Actor, ConversationId], Awaitable[bool]]
+"""Tells whether somebody may read a conversation at this moment."""
 
 KINDS: Mapping[str, intents.Kind] = {
     kind.name: kind for kind in (PATIENT_KIND, PRESCRIPTION_KIND, letters.KIND, *conversations.KINDS)
@@ -172,6 +174,7 @@ def create_app(settings: Settings, *, open_services: Callable[[Settings], Servic
     app.state.tracing = tracing
     app.state.open_services = open_services
     app.state.may_read_conversation = conversations.may_read
+    app.state.who_may_read_conversation = conversations.who_may_read
     app.state.stopping = Stopping()
     problems.install(app)
     for router in ROUTERS:
@@ -251,8 +254,8 @@ async def _sharing(services: Services) -> AsyncIterator[None]:
 async def _telling(app: FastAPI, services: Services) -> AsyncIterator[None]:
     """Deliver mail and notifications, and feed live streams, while the application runs."""
     settings, may_read = services.settings, app.state.may_read_conversation
-    feed = Feed(services)
-    app.state.streaming = Streaming(services.database, app.state.authenticator, feed, may_read)
+    streaming = Streaming(services, app.state.authenticator, app.state.who_may_read_conversation)
+    app.state.streaming, feed = streaming, streaming.feed
     sender = _push_sender(settings)
     app.state.push_sender = sender
     worker = Worker(
@@ -271,6 +274,7 @@ async def _telling(app: FastAPI, services: Services) -> AsyncIterator[None]:
         feed.close()
         await worker.stop()
         await end_tasks(tasks)
+        await streaming.finish()
         await sender.close()
 
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -101,17 +101,20 @@ class House:
         self.readers: dict[int, set[str]] = {}
         self.clients: list[httpx2.AsyncClient] = []
         self.app = create_app(settings)
-        self.app.state.may_read_conversation = self.may_read
+        self.app.state.who_may_read_conversation = self.who_may_read
         self.failure: Exception | None = None
         config = uvicorn.Config(self.app, "127.0.0.1", 0, lifespan="on", log_config=None, timeout_graceful_shutdown=5)
         self.server = uvicorn.Server(config)
         self.serving: asyncio.Task[None] | None = None
 
-    async def may_read(self, session: AsyncSession, actor: Actor, conversation_id: ConversationId) -> bool:
+    async def who_may_read(
+        self, session: AsyncSession, actors: Collection[Actor], conversation_id: ConversationId
+    ) -> set[UserId]:
         assert session.is_active
         if self.failure is not None:
             raise self.failure
-        return actor.name in self.readers.get(conversation_id, set())
+        readers = self.readers.get(conversation_id, set())
+        return {actor.person_id for actor in actors if actor.name in readers}
 
     @property
     def services(self) -> Services:

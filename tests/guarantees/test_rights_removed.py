@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from quill.events.service import may_see
+from quill.events.rights import who_may_see
 from quill.identity import service as identity
 from quill.kit.ids import ConversationId, PatientId, UserId
 from quill.outbox.service import LiveEvent
@@ -160,20 +160,23 @@ def _is_in(answer: Any, key: str, wanted: object) -> str:
 def told(case: Case) -> list[str]:
     """Return whether a new message and a new letter would be told, by stream and by notification alike."""
     clinic, patient = case.place.clinic, PatientId(case.place.patient)
-    may_read = clinic.client.app.state.may_read_conversation  # type: ignore[attr-defined]
-    happened = [
-        LiveEvent("message", patient, ConversationId(case.talk["id"]), {"message_id": "1"}),
-        LiveEvent("letter", patient, None, {"composition_uid": case.letter}),
-    ]
+    state, talk_id = clinic.client.app.state, ConversationId(case.talk["id"])  # type: ignore[attr-defined]
+    message = LiveEvent("message", patient, talk_id, {"message_id": "1"})
+    letter = LiveEvent("letter", patient, None, {"composition_uid": case.letter})
 
     async def ask() -> list[str]:
         async with clinic.services.database.reading() as session:
             user_id = UserId(case.person.id)
-            actor = (await identity.find_actors(session, clinic.services.settings, [user_id])).get(user_id)
-            return [
-                "yes" if actor is not None and await may_see(session, actor, event, may_read) else "no"
-                for event in happened
+            actors = (await identity.find_actors(session, clinic.services.settings, [user_id])).values()
+            streamed = [
+                await who_may_see(session, actors, event, state.who_may_read_conversation)
+                for event in (message, letter)
             ]
+            notified = {
+                actor.person_id for actor in actors if await state.may_read_conversation(session, actor, talk_id)
+            }
+            assert streamed[0] == notified
+            return ["yes" if user_id in people else "no" for people in streamed]
 
     found: list[str] = clinic.run(ask)
     return found

@@ -20,7 +20,7 @@ from quill.errors import (
     RoleMissing,
 )
 from quill.identity import service as identity
-from quill.identity.terms import ActorShape
+from quill.identity.terms import Terms
 from quill.kit.ids import PatientId, UserId
 from quill.unit import Reader
 
@@ -84,12 +84,12 @@ def _tie_by_rows(*, shares: bool, holds: bool) -> Relationship | None:
     return Relationship.EXTERNAL_GRANT if holds else None
 
 
-def is_related(actor: ActorShape, patient_id: sa.ColumnElement[str]) -> sa.ColumnElement[bool]:
+def is_related(actor: Terms, patient_id: sa.ColumnElement[str]) -> sa.ColumnElement[bool]:
     """Return ``find_relationship`` as a condition on the patient of a row, for lists over many patients."""
     return sa.true() if actor.is_admin else identity.is_related(actor, patient_id)
 
 
-def is_personally_related(actor: ActorShape, patient_id: sa.ColumnElement[str]) -> sa.ColumnElement[bool]:
+def is_personally_related(actor: Terms, patient_id: sa.ColumnElement[str]) -> sa.ColumnElement[bool]:
     """Return the condition that the patient of a row is the actor, or granted the actor access."""
     return sa.or_(actor.is_own_record(patient_id), identity.holds_grant(actor, patient_id))
 
@@ -104,16 +104,27 @@ async def find_allowed(
     if not user_ids:
         return {}
     people = await identity.find_actors(reader.session, reader.settings, user_ids)
-    caring = set(await identity.patient_organisations(reader.session, patient_id))
-    holders = await identity.grant_holders(reader.session, patient_id, user_ids)
+    allowed = await who_is_allowed(reader.session, people.values(), patient_id, requirement)
+    return {user_id: person for user_id, person in people.items() if user_id in allowed}
 
-    def is_allowed(user_id: UserId, person: Actor) -> bool:
+
+async def who_is_allowed(
+    session: AsyncSession, people: Collection[Actor], patient_id: PatientId, requirement: Requirement
+) -> set[UserId]:
+    """Return those of some people who are tied to a patient and hold the rights required.
+
+    Two statements, however many people.
+    """
+    caring = set(await identity.patient_organisations(session, patient_id))
+    holders = await identity.grant_holders(session, patient_id, {person.person_id for person in people})
+
+    def is_allowed(person: Actor) -> bool:
         tie = _tie_by_itself(person, patient_id) or _tie_by_rows(
-            shares=not caring.isdisjoint(person.organisation_ids), holds=user_id in holders
+            shares=not caring.isdisjoint(person.organisation_ids), holds=person.person_id in holders
         )
         return tie is not None and missing_right(person, requirement) is None
 
-    return {user_id: person for user_id, person in people.items() if is_allowed(user_id, person)}
+    return {person.person_id for person in people if is_allowed(person)}
 
 
 def missing_right(actor: Actor, requirement: Requirement) -> QuillError | None:

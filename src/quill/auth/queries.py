@@ -2,7 +2,7 @@
 
 import datetime
 import functools
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, cast
 
 import sqlalchemy as sa
@@ -36,6 +36,28 @@ def _login_with_person() -> sa.Select[*tuple[Any, ...]]:
 async def login_with_person(session: AsyncSession, login_id: LoginId) -> sa.Row[Any] | None:
     """Return a login and everything about its person's rights, in one statement, which every request begins with."""
     return (await session.execute(_login_with_person(), {"wanted": login_id})).first()
+
+
+@functools.cache
+def _logins_with_people() -> sa.Select[*tuple[Any, ...]]:
+    return (
+        identity.person_select()
+        .join(_LOGIN, _LOGIN.c.user_id == identity.PERSON_ID)
+        .add_columns(
+            _LOGIN.c.id.label("login_id"),
+            _LOGIN.c.generation,
+            _LOGIN.c.created_at.label("login_created_at"),
+            _LOGIN.c.refreshed_at,
+            _LOGIN.c.expires_at,
+            _LOGIN.c.ended_at,
+        )
+        .where(_LOGIN.c.id.in_(sa.bindparam("wanted", expanding=True)))
+    )
+
+
+async def logins_with_people(session: AsyncSession, login_ids: Collection[LoginId]) -> Sequence[sa.Row[Any]]:
+    """Return of some logins what ``login_with_person`` returns of one, in one statement."""
+    return (await session.execute(_logins_with_people(), {"wanted": list(login_ids)})).all()
 
 
 async def lock_login(session: AsyncSession, login_id: LoginId) -> Login | None:

@@ -6,8 +6,9 @@ that are proved, changed and reset ``new_passwords``.
 
 import datetime
 import hmac
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from typing import Any, ParamSpec, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -32,6 +33,9 @@ GRACE_SECONDS = 10
 
 FRESH_SECONDS = 15 * 60
 """A sign-in this young is proof enough for a sensitive act (decisions, rule 10)."""
+
+Params = ParamSpec("Params")
+Found = TypeVar("Found")
 
 
 class Authenticator:
@@ -71,10 +75,38 @@ async def authenticate(session: AsyncSession, auth: Authenticator, access_token:
         InvalidToken: 401, it is broken, expired or from before a refresh, or its login has ended.
         InactiveUser: 401, the account is disabled.
     """
+    facts = _read_access(auth, access_token)
+    return _signed_in(auth, facts, await queries.login_with_person(session, facts.login_id))
+
+
+async def authenticate_all(
+    session: AsyncSession, auth: Authenticator, access_tokens: Collection[str | None]
+) -> dict[str | None, SignedIn | Unauthenticated]:
+    """Return for each of some tokens what ``authenticate`` returns or raises; one statement for all of them."""
+    facts = {token: _attempt(_read_access, auth, token) for token in access_tokens}
+    login_ids = {found.login_id for found in facts.values() if isinstance(found, TokenFacts)}
+    rows = {row.login_id: row for row in await queries.logins_with_people(session, login_ids)}
+    return {
+        token: _attempt(_signed_in, auth, found, rows.get(found.login_id)) if isinstance(found, TokenFacts) else found
+        for token, found in facts.items()
+    }
+
+
+def _attempt(act: Callable[Params, Found], *args: Params.args, **kwargs: Params.kwargs) -> Found | Unauthenticated:
+    try:
+        return act(*args, **kwargs)
+    except Unauthenticated as error:
+        return error
+
+
+def _read_access(auth: Authenticator, access_token: str | None) -> TokenFacts:
     if access_token is None:
         raise Unauthenticated
-    facts = auth.tokens.read(TokenType.ACCESS, access_token)
-    row = await queries.login_with_person(session, facts.login_id)
+    return auth.tokens.read(TokenType.ACCESS, access_token)
+
+
+def _signed_in(auth: Authenticator, facts: TokenFacts, row: sa.Row[Any] | None) -> SignedIn:
+    """Return who is signed in by a token, going by the login and the person as they are now."""
     if row is None or row.id != facts.user_id:
         raise InvalidToken
     if not row.is_active:

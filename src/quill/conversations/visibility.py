@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from quill.access import service as access
 from quill.conversations.models import Conversation, ConversationOrganisation, ConversationParticipant
 from quill.identity import service as identity
-from quill.identity.terms import ActorShape, Count
+from quill.identity.terms import ActorShape, Count, Terms
 
 # Core tables, and aliases made once: ORM attributes cost much more.
 CONVERSATION = cast("sa.Table", Conversation.__table__)
@@ -26,7 +26,7 @@ Rule: TypeAlias = Callable[[ActorShape], sa.ColumnElement[bool]]
 """A condition on a conversation, for actors of a shape."""
 
 
-def visible_conversations(actor: ActorShape) -> sa.ColumnElement[bool]:
+def visible_conversations(actor: Terms) -> sa.ColumnElement[bool]:
     """Return the condition that the actor may read a conversation; the only place this is decided.
 
     The actor must still be tied to the patient, and take part, work in one of the conversation's organisations, or be
@@ -56,13 +56,13 @@ def everything(actor: ActorShape) -> sa.ColumnElement[bool]:
     return sa.true()
 
 
-def _takes_part(actor: ActorShape) -> sa.ColumnElement[bool]:
+def _takes_part(actor: Terms) -> sa.ColumnElement[bool]:
     return sa.exists().where(
         _ANY_PARTICIPANT.c.conversation_id == CONVERSATION.c.id, actor.is_user(_ANY_PARTICIPANT.c.user_id)
     )
 
 
-def _works_there(actor: ActorShape) -> sa.ColumnElement[bool]:
+def _works_there(actor: Terms) -> sa.ColumnElement[bool]:
     if actor.organisations is Count.NONE:
         return sa.false()
     return sa.exists().where(

@@ -25,8 +25,6 @@ BATCH = 200
 ROOM = 256
 """Events that wait for one listener; at this many it has stopped reading or is hopelessly slow."""
 STREAMS_PER_PERSON = 10
-CHECKS_AT_ONCE = 4
-"""Listeners whose rights are looked up side by side; few, so that an event to many leaves the database to requests."""
 
 log = structlog.get_logger()
 
@@ -52,10 +50,10 @@ class Listener:
         self.end_reason = self.end_reason or reason
         self._called.set()
 
-    async def wait(self, timeout_seconds: float) -> list[KeptEvent]:
-        """Return what has come in, at the latest after the time given."""
+    async def wait(self, until: float) -> list[KeptEvent]:
+        """Return what has come in, at the latest at an instant of the event loop's clock."""
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(timeout_seconds):
+            async with asyncio.timeout_at(until):
                 await self._called.wait()
         self._called.clear()
         events = list(self._waiting)
@@ -73,7 +71,6 @@ class Feed:
         self._streams: Counter[UserId] = Counter()
         self._last_number: int | None = None
         self._is_closed = False
-        self.checking = asyncio.Semaphore(CHECKS_AT_ONCE)
 
     async def run(self) -> None:
         """Follow the table until cancelled; trouble with the database is waited out, nothing is passed over."""
@@ -98,8 +95,9 @@ class Feed:
             if self._last_number is None:
                 return False
             events = await outbox.list_events(session, self._last_number, BATCH)
-        if events:
-            self._last_number = events[-1].number
+        if not events:
+            return False
+        self._last_number = events[-1].number
         for listener in self._listeners:
             listener.offer(events)
         return len(events) == BATCH

@@ -23,6 +23,7 @@ from quill.conversations.queries.reading import (
     participation_ends,
     participations,
     participations_that_are_over,
+    readers_among,
 )
 from quill.conversations.queries.rebuilding import (
     activity_of,
@@ -70,6 +71,7 @@ __all__ = [
     "participations",
     "participations_that_are_over",
     "read_markers",
+    "readers_among",
     "set_value",
     "unread_messages",
     "visible_page",

@@ -8,11 +8,11 @@ from typing import Any, TypeAlias
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from quill.actor import Actor
+from quill.actor import Actor, Level
 from quill.conversations.models import Conversation, ConversationParticipant, Message, ParticipationEnd
 from quill.conversations.visibility import CONVERSATION, OWNER, PARTICIPANT, Rule, visible_conversations
 from quill.identity import service as identity
-from quill.identity.terms import ActorShape, actor_values
+from quill.identity.terms import ActorShape, Anybody, actor_values
 from quill.kit.database import UtcDateTime
 from quill.kit.ids import ConversationId, MessageId, PatientId, UserId
 
@@ -35,6 +35,9 @@ MARK: sa.ColumnElement[Any] = sa.tuple_(
 _CONVERSATION_ID = sa.bindparam("in_conversation", type_=sa.Integer())
 _MESSAGE_ID = sa.bindparam("the_message", type_=sa.BigInteger())
 _FHIR_ID = sa.bindparam("the_fhir_id", type_=sa.String(64))
+
+_KINDS_OF_READERS = (Level.ADMIN, Level.STAFF, Level.PATIENT)
+"""Those between whom the rule tells, each with whoever reaches it and not the one before."""
 
 _MESSAGE = Message.__table__
 _MESSAGE_KEY: sa.ColumnElement[Any] = sa.tuple_(_MESSAGE.c.created_at, _MESSAGE.c.id)
@@ -119,6 +122,34 @@ async def may_read(session: AsyncSession, actor: Actor, conversation_id: Convers
 _PARTICIPANTS = _PEOPLE.where(
     PARTICIPANT.c.conversation_id.in_(sa.bindparam("in_conversations", type_=sa.Integer(), expanding=True))
 )
+
+
+@functools.cache
+def _readers_among() -> sa.CompoundSelect[*tuple[Any, ...]]:
+    """Return the select of those who may read a conversation among people of three kinds; made once."""
+    return sa.union_all(*(_readers_of_kind(level) for level in _KINDS_OF_READERS))
+
+
+def _readers_of_kind(level: Level) -> Select:
+    anybody = Anybody(level)
+    is_meant = anybody.user_id.in_(sa.bindparam(level.value, type_=sa.Integer(), expanding=True))
+    return (
+        sa.select(anybody.user_id)
+        .join_from(CONVERSATION, anybody.table, is_meant)
+        .where(CONVERSATION.c.id == _CONVERSATION_ID, visible_conversations(anybody))
+    )
+
+
+async def readers_among(
+    session: AsyncSession, actors: Collection[Actor], conversation_id: ConversationId
+) -> set[UserId]:
+    """Return those of some actors who may read a conversation; one statement, however many they are."""
+    kinds: dict[str, list[int]] = {level.value: [] for level in _KINDS_OF_READERS}
+    for actor in actors:
+        kind = next(level for level in _KINDS_OF_READERS if actor.level.reaches(level))
+        kinds[kind.value].append(actor.person_id)
+    rows = await session.scalars(_readers_among(), {"in_conversation": conversation_id, **kinds})
+    return {UserId(number) for number in rows}
 
 
 async def participants(session: AsyncSession, conversation_ids: Collection[int]) -> Sequence[Row]:

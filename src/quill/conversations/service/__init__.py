@@ -7,7 +7,7 @@
 from quill.conversations.projection import KINDS
 from quill.conversations.service.changing import set_status
 from quill.conversations.service.creating import create
-from quill.conversations.service.finding import may_read
+from quill.conversations.service.finding import may_read, who_may_read
 from quill.conversations.service.importing import PastConversation, PastMessage, import_conversations
 from quill.conversations.service.marking import mark_read
 from quill.conversations.service.people import add, end_participation, join, remove
@@ -33,4 +33,5 @@ __all__ = [
     "send",
     "set_status",
     "show",
+    "who_may_read",
 ]

@@ -15,7 +15,7 @@ from quill.identity.models import (
     UserAccount,
 )
 from quill.identity.queries.people import SHOWN, of_levels
-from quill.identity.terms import ActorShape, Count, actor_values
+from quill.identity.terms import ActorShape, Count, Terms, actor_values
 from quill.kit.ids import PatientId, UserId
 
 # Core tables, which cost much less than ORM attributes; the aliases are for conditions within other slices' statements.
@@ -25,7 +25,7 @@ _MEMBER = _ORGANISATION_PATIENT.alias("caring")
 _GRANT = _ACCESS.alias("access_grant")
 
 
-def related_patients(actor: ActorShape) -> sa.Select[str]:
+def related_patients(actor: Terms) -> sa.Select[str]:
     """Return the ids of the patients an actor is related to: own record, shared organisations, active grants."""
     branches = [granted_patients(actor)]
     if actor.organisations is not Count.NONE:
@@ -38,28 +38,28 @@ def related_patients(actor: ActorShape) -> sa.Select[str]:
     return sa.select(union.c[0])
 
 
-def is_related(actor: ActorShape, patient_id: sa.ColumnElement[str]) -> sa.ColumnElement[bool]:
+def is_related(actor: Terms, patient_id: sa.ColumnElement[str]) -> sa.ColumnElement[bool]:
     """Return the same as ``related_patients`` as a condition on one row, for walking a long list in its order."""
     return sa.or_(
         holds_grant(actor, patient_id), shares_organisation(actor, patient_id), actor.is_own_record(patient_id)
     )
 
 
-def shares_organisation(actor: ActorShape, patient_id: sa.ColumnElement[str]) -> sa.ColumnElement[bool]:
+def shares_organisation(actor: Terms, patient_id: sa.ColumnElement[str]) -> sa.ColumnElement[bool]:
     """Return the condition that the actor works in an organisation which cares for the patient of a row."""
     if actor.organisations is Count.NONE:
         return sa.false()
     return sa.exists().where(_MEMBER.c.patient_id == patient_id, actor.works_in(_MEMBER.c.organisation_id))
 
 
-def holds_grant(actor: ActorShape, patient_id: sa.ColumnElement[str]) -> sa.ColumnElement[bool]:
+def holds_grant(actor: Terms, patient_id: sa.ColumnElement[str]) -> sa.ColumnElement[bool]:
     """Return the condition that the actor holds an active grant for the patient of a row."""
     return sa.exists().where(
         actor.is_user(_GRANT.c.user_id), _GRANT.c.patient_id == patient_id, _GRANT.c.revoked_at.is_(None)
     )
 
 
-def granted_patients(actor: ActorShape) -> sa.Select[str]:
+def granted_patients(actor: Terms) -> sa.Select[str]:
     """Return the ids of the patients an actor holds an active grant for."""
     return sa.select(_ACCESS.c.patient_id).where(actor.is_user(_ACCESS.c.user_id), _ACCESS.c.revoked_at.is_(None))
 
