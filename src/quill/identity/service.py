@@ -30,6 +30,7 @@ PERSON_DISPLAY_NAME = sa.func.coalesce(
 PERSON_PATIENT_ID = queries.ACCOUNT.c.patient_id
 """The person's own patient record, if linked."""
 
+Anybody = queries.Anybody
 person_select = queries.person_select
 person_exists = queries.person_exists
 related_patients = queries.related_patients

@@ -8,21 +8,17 @@ statement with the values of an actor of another shape fails, because a value it
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 import sqlalchemy as sa
 
-from quill.actor import Actor, Level
-from quill.identity.models import OrganisationStaffMember, UserAccount
+from quill.actor import Actor
 
 # No other value of a statement may be named like these; whoever adds one stays clear of ``actor_``.
 _USER_ID = sa.bindparam("actor_user_id", type_=sa.Integer())
 _PATIENT_ID = sa.bindparam("actor_patient_id", type_=sa.String(64))
 _ORGANISATION_ID = sa.bindparam("actor_organisation_id", type_=sa.Integer())
 _ORGANISATION_IDS = sa.bindparam("actor_organisation_ids", type_=sa.Integer(), expanding=True)
-
-_PERSON = cast("sa.Table", UserAccount.__table__).alias("anybody")
-_WORK = cast("sa.Table", OrganisationStaffMember.__table__).alias("anybodys_work")
 
 
 class Count(Enum):
@@ -120,55 +116,3 @@ def actor_values(actor: Actor) -> dict[str, Any]:
     elif actor.organisation_ids:
         values[_ORGANISATION_IDS.key] = list(actor.organisation_ids)
     return values
-
-
-@dataclass(frozen=True, slots=True)
-class Anybody:
-    """A person as a row of the statement: stands where an actor stands in a rule, to ask about many at once.
-
-    Attributes:
-        level: they are all admins (and above), all staff below that, or all below staff, as the level is ``ADMIN``,
-            ``STAFF`` or another.
-    """
-
-    level: Level
-
-    @property
-    def table(self) -> sa.FromClause:
-        """Return what to select from."""
-        return _PERSON
-
-    @property
-    def user_id(self) -> sa.ColumnElement[int]:
-        """Return the column to select, and to say by who is meant."""
-        return _PERSON.c.id
-
-    @property
-    def is_admin(self) -> bool:
-        """Tell whether all of them are admins or superadmins."""
-        return self.level.reaches(Level.ADMIN)
-
-    @property
-    def organisations(self) -> Count:
-        """Return ``NONE`` below staff level, where memberships do not count."""
-        return Count.MANY if self.level.reaches(Level.STAFF) else Count.NONE
-
-    @property
-    def own_record_id(self) -> sa.ColumnElement[str] | None:
-        """Return the column of their own records' ids, which is null for whoever has none."""
-        return _PERSON.c.patient_id
-
-    def is_user(self, user_id: sa.ColumnElement[int]) -> sa.ColumnElement[bool]:
-        """Return the condition that a column holds the person's number."""
-        return user_id == _PERSON.c.id
-
-    def is_own_record(self, patient_id: sa.ColumnElement[str]) -> sa.ColumnElement[bool]:
-        """Return the condition that a column holds the id of the person's own record."""
-        return patient_id == _PERSON.c.patient_id
-
-    def works_in(self, organisation_id: sa.ColumnElement[int]) -> sa.ColumnElement[bool]:
-        """Return the condition that a column holds an organisation the person works in; false below staff level."""
-        if self.organisations is Count.NONE:
-            return sa.false()
-        theirs = sa.select(_WORK.c.organisation_id).where(_WORK.c.user_id == _PERSON.c.id).correlate(_PERSON)
-        return organisation_id.in_(theirs)

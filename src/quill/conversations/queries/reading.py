@@ -12,7 +12,7 @@ from quill.actor import Actor, Level
 from quill.conversations.models import Conversation, ConversationParticipant, Message, ParticipationEnd
 from quill.conversations.visibility import CONVERSATION, OWNER, PARTICIPANT, Rule, visible_conversations
 from quill.identity import service as identity
-from quill.identity.terms import ActorShape, Anybody, actor_values
+from quill.identity.terms import ActorShape, actor_values
 from quill.kit.database import UtcDateTime
 from quill.kit.ids import ConversationId, MessageId, PatientId, UserId
 
@@ -131,7 +131,7 @@ def _readers_among() -> sa.CompoundSelect[*tuple[Any, ...]]:
 
 
 def _readers_of_kind(level: Level) -> Select:
-    anybody = Anybody(level)
+    anybody = identity.Anybody(level)
     is_meant = anybody.user_id.in_(sa.bindparam(level.value, type_=sa.Integer(), expanding=True))
     return (
         sa.select(anybody.user_id)

@@ -1,5 +1,6 @@
 """Every SELECT about people, memberships and grants."""
 
+from quill.identity.queries.anybody import Anybody
 from quill.identity.queries.memberships import (
     lock_patient_memberships,
     lock_staff_memberships,
@@ -47,6 +48,7 @@ from quill.identity.queries.ties import (
 __all__ = [
     "ACCOUNT",
     "SEPARATOR",
+    "Anybody",
     "active_people",
     "around_patient",
     "cares_for_many",
