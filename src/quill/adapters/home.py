@@ -107,10 +107,11 @@ def refusing_moved(settings: Settings) -> Callable[[AsyncSession], Awaitable[Non
     comes before the last look at the old store or is refused.
     """
     here = configured(settings)
+    columns = (ClinicalHome.store, ClinicalHome.place, ClinicalHome.moving_until)
+    homes = sa.select(*columns).with_for_update(read=True)
 
     async def refuse(session: AsyncSession) -> None:
-        columns = (ClinicalHome.store, ClinicalHome.place, ClinicalHome.moving_until)
-        for row in await session.execute(sa.select(*columns).with_for_update(read=True)):
+        for row in await session.execute(homes):
             is_moving = row.moving_until is not None and clock.now() < row.moving_until + MOVE_GRACE
             if here.get(row.store) != row.place or is_moving:
                 raise RecordsMoving

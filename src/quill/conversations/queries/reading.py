@@ -251,22 +251,37 @@ async def count_after(
     return await session.scalar(statement, values) or 0
 
 
-async def lock_conversation(session: AsyncSession, conversation_id: ConversationId) -> Conversation | None:
-    """Return a conversation's row, locked: its messages become visible one by one, in the order of their times.
+# The lock leaves the key alone, so that PostgreSQL's own looks at it, for rows that refer to it, need not wait.
+_LOCK_CONVERSATION = (
+    sa.select(Conversation)
+    .where(CONVERSATION.c.id == _CONVERSATION_ID)
+    .with_for_update(key_share=True)
+    .execution_options(populate_existing=True)
+)
 
-    The lock leaves the key alone, so that PostgreSQL's own looks at it, for rows that refer to it, need not wait.
-    """
-    lock: Any = {"key_share": True}
-    return await session.get(Conversation, conversation_id, with_for_update=lock, populate_existing=True)
+
+async def lock_conversation(session: AsyncSession, conversation_id: ConversationId) -> Conversation | None:
+    """Return a conversation's row, locked: its messages become visible one by one, in the order of their times."""
+    return (await session.scalars(_LOCK_CONVERSATION, {"in_conversation": conversation_id})).first()
+
+
+_LOCK_PARTICIPANT = (
+    sa.select(ConversationParticipant)
+    .where(
+        PARTICIPANT.c.conversation_id == _CONVERSATION_ID,
+        PARTICIPANT.c.user_id == sa.bindparam("reader_id", type_=sa.Integer()),
+    )
+    .with_for_update()
+    .execution_options(populate_existing=True)
+)
 
 
 async def lock_participant(
     session: AsyncSession, conversation_id: ConversationId, user_id: UserId
 ) -> ConversationParticipant | None:
     """Return a participation, locked: a message is counted before or after a reading, never lost between."""
-    return await session.get(
-        ConversationParticipant, (conversation_id, user_id), with_for_update=True, populate_existing=True
-    )
+    values = {"in_conversation": conversation_id, "reader_id": user_id}
+    return (await session.scalars(_LOCK_PARTICIPANT, values)).first()
 
 
 async def participations(session: AsyncSession, user_id: UserId, patient_id: PatientId) -> list[ConversationId]:
