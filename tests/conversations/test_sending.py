@@ -242,6 +242,7 @@ def test_the_others_are_notified_without_patient_data(clinic: Clinic, place: Sur
     read(place.nurse, talk)
     # Whether they may still be told is asked at delivery, by the conversations' own rule.
     assert clinic.client.app.state.may_read_conversation is conversations.may_read  # type: ignore[attr-defined]
+    assert clinic.client.app.state.who_may_read_conversation is conversations.who_may_read  # type: ignore[attr-defined]
     kinds = [row.kind for row in select(clinic, sa.select(LiveEventRow.kind).order_by(LiveEventRow.id))]
     assert kinds == ["message", "message", "status", "read"]
 

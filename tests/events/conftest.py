@@ -99,6 +99,7 @@ class House:
 
     def __init__(self, settings: Settings) -> None:
         self.readers: dict[int, set[str]] = {}
+        self.asked: list[set[str]] = []
         self.clients: list[httpx2.AsyncClient] = []
         self.app = create_app(settings)
         self.app.state.who_may_read_conversation = self.who_may_read
@@ -113,6 +114,7 @@ class House:
         assert session.is_active
         if self.failure is not None:
             raise self.failure
+        self.asked.append({actor.name for actor in actors})
         readers = self.readers.get(conversation_id, set())
         return {actor.person_id for actor in actors if actor.name in readers}
 
@@ -164,6 +166,9 @@ class House:
             user_id = await identity.create_person(unit, None, person)
             for organisation_id in organisations:
                 await identity.add_staff_membership(unit, organisation_id, user_id)
+        return await self.sign_in(user_id, username)
+
+    async def sign_in(self, user_id: UserId, username: str) -> Browser:
         browser = Browser(self.new_client(), user_id, username)
         answer = await browser.client.post("/api/auth/login", json={"username": username, "password": PASSWORD})
         assert answer.status_code == 200
