@@ -32,6 +32,10 @@ PING_SECONDS = 1.0
 STATEMENT_SECONDS = 10.0
 """How long a statement may take on PostgreSQL while somebody waits for an answer; jobs have no such bound."""
 
+PLANNING = {"random_page_cost": "1.1", "jit": "off"}
+"""How PostgreSQL plans for us: rows are on solid-state disks or in memory, where its default of 4 stands for turning
+ones, and statements are too short to be worth compiling (PostgreSQL, 20.7 Query Planning)."""
+
 _MISTAKES = (sa.exc.IntegrityError, sa.exc.ProgrammingError, sa.exc.DataError, sa.exc.NotSupportedError)
 """What a database says of a statement that is wrong."""
 _OUTAGES = ("08", "28", "3D", "53", "57P", "58")
@@ -105,6 +109,7 @@ class Database:
             connect_args["async_creator_fn"] = sqlite.connect
         else:
             connect_args["command_timeout"] = statement_seconds
+            connect_args["server_settings"] = PLANNING
         self.engine: AsyncEngine = create_async_engine(
             parsed,
             pool_size=pool_size,

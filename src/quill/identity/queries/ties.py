@@ -49,7 +49,11 @@ def shares_organisation(actor: Terms, patient_id: sa.ColumnElement[str]) -> sa.C
     """Return the condition that the actor works in an organisation which cares for the patient of a row."""
     if actor.organisations is Count.NONE:
         return sa.false()
-    return sa.exists().where(_MEMBER.c.patient_id == patient_id, actor.works_in(_MEMBER.c.organisation_id))
+    member = sa.select(_MEMBER.c.patient_id).where(
+        _MEMBER.c.patient_id == patient_id, actor.works_in(_MEMBER.c.organisation_id)
+    )
+    # Not EXISTS: PostgreSQL would rather gather every patient of the organisations than ask for the few of a page.
+    return member.limit(1).scalar_subquery().is_not(None)
 
 
 def holds_grant(actor: Terms, patient_id: sa.ColumnElement[str]) -> sa.ColumnElement[bool]:
