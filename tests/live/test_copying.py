@@ -5,6 +5,7 @@ import signal
 import sqlite3
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import pytest
@@ -45,15 +46,16 @@ def empty(tmp_path: Path) -> None:
 
 def clear_conversations(fhir: str) -> None:
     """Take out the conversations of other tests' clinics: a way back brings everybody's, and their numbers clash."""
-    with httpx2.Client(timeout=60) as client:
-        while True:
-            page = client.get(f"{fhir}/Communication?_count=200&_elements=id", headers={"Cache-Control": "no-cache"})
-            found = [entry["resource"]["id"] for entry in page.raise_for_status().json().get("entry", [])]
-            if not found:
-                return
-            deletions = [{"request": {"method": "DELETE", "url": f"Communication/{each}"}} for each in found]
-            bundle = {"resourceType": "Bundle", "type": "transaction", "entry": deletions}
-            client.post(fhir, json=bundle, headers={"Content-Type": "application/fhir+json"}).raise_for_status()
+    with httpx2.Client(timeout=60, headers={"Cache-Control": "no-cache"}) as client:
+        found: list[dict[str, Any]] = []
+        url = f"{fhir}/Communication?_count=500&_sort=-_lastUpdated"
+        while url:
+            page = client.get(url).raise_for_status().json()
+            found += [entry["resource"] for entry in page.get("entry", [])]
+            url = next((link["url"] for link in page["link"] if link["relation"] == "next"), "")
+        # What refers to others goes first, the newest of it before what it may amend.
+        for resource in sorted(found, key=lambda resource: "partOf" not in resource):
+            client.delete(f"{fhir}/Communication/{resource['id']}").raise_for_status()
 
 
 def test_clinic_moves_to_real_servers_and_back_though_the_copy_is_killed(

@@ -46,7 +46,9 @@ class RemoteStores:
             ours = sorted(found["id"] for found in patients if family_of(found) in ledger)
             subjects = {f"Patient/{patient_id}" for patient_id in ours}
             messages = [found async for found in self._search(client, "Communication")]
-            held.take_communications([found for found in messages if found["subject"]["reference"] in subjects])
+            held.take_communications(
+                [found for found in messages if found.get("subject", {}).get("reference") in subjects]
+            )
             versions: list[Resource] = []
             for patient_id in ours:
                 history = self._pages(client, f"{self._fhir_url}/Patient/{patient_id}/_history?_count={PAGE}&{SINCE}")
