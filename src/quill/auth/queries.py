@@ -15,9 +15,7 @@ from quill.kit.ids import LoginId, UserId
 _LOGIN = cast("sa.Table", Login.__table__)
 
 
-@functools.cache
-def _login_with_person() -> sa.Select[*tuple[Any, ...]]:
-    """Return the statement of every request by somebody signed in; made once, as making it costs much of its time."""
+def _people_with_logins() -> sa.Select[*tuple[Any, ...]]:
     return (
         identity.person_select()
         .join(_LOGIN, _LOGIN.c.user_id == identity.PERSON_ID)
@@ -29,8 +27,13 @@ def _login_with_person() -> sa.Select[*tuple[Any, ...]]:
             _LOGIN.c.expires_at,
             _LOGIN.c.ended_at,
         )
-        .where(_LOGIN.c.id == sa.bindparam("wanted"))
     )
+
+
+@functools.cache
+def _login_with_person() -> sa.Select[*tuple[Any, ...]]:
+    """Return the statement of every request by somebody signed in; made once, as making it costs much of its time."""
+    return _people_with_logins().where(_LOGIN.c.id == sa.bindparam("wanted"))
 
 
 async def login_with_person(session: AsyncSession, login_id: LoginId) -> sa.Row[Any] | None:
@@ -40,19 +43,7 @@ async def login_with_person(session: AsyncSession, login_id: LoginId) -> sa.Row[
 
 @functools.cache
 def _logins_with_people() -> sa.Select[*tuple[Any, ...]]:
-    return (
-        identity.person_select()
-        .join(_LOGIN, _LOGIN.c.user_id == identity.PERSON_ID)
-        .add_columns(
-            _LOGIN.c.id.label("login_id"),
-            _LOGIN.c.generation,
-            _LOGIN.c.created_at.label("login_created_at"),
-            _LOGIN.c.refreshed_at,
-            _LOGIN.c.expires_at,
-            _LOGIN.c.ended_at,
-        )
-        .where(_LOGIN.c.id.in_(sa.bindparam("wanted", expanding=True)))
-    )
+    return _people_with_logins().where(_LOGIN.c.id.in_(sa.bindparam("wanted", expanding=True)))
 
 
 async def logins_with_people(session: AsyncSession, login_ids: Collection[LoginId]) -> Sequence[sa.Row[Any]]:

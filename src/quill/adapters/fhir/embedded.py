@@ -357,8 +357,8 @@ def _position(cursor: str | None) -> queries.Position | None:
         key = PageRequest(cursor=cursor).after(int, str)
         if key is None:
             return None
-        microseconds, resource_id = cast("tuple[int, str]", key)
-        return queries.Position(instant_of(microseconds), resource_id)
+        at, resource_id = cast("tuple[int, str]", key)
+        return queries.Position(instant_of(at), resource_id)
     except (BadCursor, OverflowError) as error:
         raise InvalidCursor from error
 

@@ -11,12 +11,13 @@ from quill.kit.database import UtcDateTime
 from quill.kit.text import fold, like_pattern
 from quill.ports.fhir import SearchQuery
 
+_RESOURCE = cast("sa.Table", FhirResource.__table__)
 _COLUMNS = (
-    FhirResource.id,
-    FhirResource.version,
-    FhirResource.last_updated,
-    FhirResource.is_deleted,
-    FhirResource.document,
+    _RESOURCE.c.id,
+    _RESOURCE.c.version,
+    _RESOURCE.c.last_updated,
+    _RESOURCE.c.is_deleted,
+    _RESOURCE.c.document,
 )
 
 
@@ -33,16 +34,9 @@ class Position(NamedTuple):
     id: str
 
 
-_RESOURCE = cast("sa.Table", FhirResource.__table__)
 CURRENT = cast(
     "Rows",
-    sa.select(
-        _RESOURCE.c.id,
-        _RESOURCE.c.version,
-        _RESOURCE.c.last_updated,
-        _RESOURCE.c.is_deleted,
-        _RESOURCE.c.document,
-    ).where(
+    sa.select(*_COLUMNS).where(
         _RESOURCE.c.resource_type == sa.bindparam("of_type"),
         _RESOURCE.c.id == sa.bindparam("of_id"),
     ),
@@ -99,12 +93,13 @@ def matching(resource_type: str, query: SearchQuery) -> Rows:
     if query.subject is not None:
         criteria.append(FhirResource.subject == query.subject)
     is_current = FhirResource.is_deleted.is_(False)
-    return sa.select(*_COLUMNS).where(FhirResource.resource_type == resource_type, is_current, *criteria)
+    return cast("Rows", sa.select(*_COLUMNS).where(_RESOURCE.c.resource_type == resource_type, is_current, *criteria))
 
 
 def changed(resource_type: str, since: datetime.datetime) -> Rows:
     """Select the resources of a type written or deleted at an instant or later, each as it is now."""
-    return sa.select(*_COLUMNS).where(FhirResource.resource_type == resource_type, FhirResource.last_updated >= since)
+    of_type = _RESOURCE.c.resource_type == resource_type
+    return cast("Rows", sa.select(*_COLUMNS).where(of_type, _RESOURCE.c.last_updated >= since))
 
 
 def page(statement: Rows, after: Position | None, limit: int) -> Rows:
