@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -86,6 +86,79 @@ def test_server_stops_cleanly_and_keeps_its_data(quill: Run, tmp_path: Path) -> 
             assert process.stderr is not None
             assert "Traceback" not in process.stderr.read()
     assert "1 events" in quill("audit", "verify").stdout
+
+
+class Sending:
+    """A connection on which a request is sent piece by piece, asking to keep it open."""
+
+    def __init__(self, port: int) -> None:
+        self._socket = socket.create_connection(("127.0.0.1", port), timeout=60)
+
+    def send(self, *pieces: bytes) -> None:
+        for piece in pieces:
+            self._socket.sendall(piece)
+
+    def first_answer(self) -> bytes:
+        """Return what came up to the end of a first JSON object."""
+        answer = b""
+        while not answer.endswith(b"}"):
+            answer += self._socket.recv(65536) or b"closed}"
+        return answer
+
+    def answer(self) -> bytes:
+        """Return all that came until the other side closed."""
+        with self._socket.makefile("rb") as file:
+            return file.read()
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+REQUEST_LINE, REST_OF_HEAD = b"GET /api/health/live HTTP/1.1\r\n", b"Host: x\r\n\r\n"
+OK = b"HTTP/1.1 200 OK"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only there can new connections be held up")
+@pytest.mark.parametrize("workers", [pytest.param("1"), pytest.param("2", marks=pytest.mark.thorough)])
+def test_requests_on_their_way_when_the_server_is_told_to_stop_are_answered(
+    quill: Run, tmp_path: Path, workers: str
+) -> None:
+    quill("migrate")
+    with serving(tmp_path / "data", "--workers", workers) as (port, process), ExitStack() as sockets:
+
+        def connected() -> Sending:
+            return sockets.enter_context(closing(Sending(port)))
+
+        half_head, kept = connected(), connected()
+        half_head.send(REQUEST_LINE)
+        kept.send(REQUEST_LINE, REST_OF_HEAD)
+        assert kept.first_answer().startswith(OK)
+        # Nobody of the server runs: what comes now is neither accepted nor read when it hears that it is to stop.
+        answering = [process.pid] if workers == "1" else children_of(process.pid)
+        for pid in answering:
+            os.kill(pid, signal.SIGSTOP)
+        unread = [connected() for _ in range(20)]
+        for one in (kept, *unread):
+            one.send(REQUEST_LINE, REST_OF_HEAD)
+        process.send_signal(signal.SIGTERM)
+        time.sleep(0.5)
+        for pid in answering:
+            os.kill(pid, signal.SIGCONT)
+
+        assert [one.answer()[: len(OK)] for one in (kept, *unread)] == [OK] * 21
+        with pytest.raises(ConnectionError):
+            connected()
+        half_head.send(REST_OF_HEAD)
+        answer = half_head.answer()
+        assert answer.startswith(OK)
+        assert b"connection: close" in answer.lower()
+        process.wait(timeout=60)
+        assert process.stderr is not None
+        assert "Traceback" not in process.stderr.read()
+
+
+def children_of(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def test_second_server_on_the_same_port_says_why_it_cannot(quill: Run, tmp_path: Path) -> None:

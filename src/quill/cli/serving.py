@@ -12,7 +12,7 @@ import uvicorn
 
 from quill.cli import workers as processes
 from quill.cli.console import fail, open_services, read_settings, run
-from quill.cli.listening import let_the_last_in, listen_on
+from quill.cli.listening import Connection, let_the_last_in, listen_on
 from quill.settings import Settings
 from quill.telemetry.switches import TracingNotInstalled, check_installed
 
@@ -85,6 +85,7 @@ def serve_on(listener: socket.socket, on_ready: Callable[[], None], *, holds_con
     """
     options: dict[str, Any] = {
         "factory": True,
+        "http": Connection,
         "access_log": False,
         "log_config": None,
         # The edge works out where a request came from, with the proxies the settings trust.
