@@ -20,7 +20,9 @@ from sqlalchemy.orm import DeclarativeBase
 from sqlalchemy.util import await_only
 
 from quill.kit import clock, sqlite
+from quill.kit.direct import Direct
 from quill.kit.observing import WriterWaited, tell
+from quill.kit.sessions import ReadingSession, WritingSession
 
 WAIT_SECONDS = 5.0
 """How long a caller waits for a connection; then, on SQLite, for the writers before it and for another program's write.
@@ -127,16 +129,21 @@ class Database:
         else:
             self._autocommit = self.engine.execution_options(isolation_level="AUTOCOMMIT", **{_IS_READING: True})
 
+        self._direct = Direct(self._autocommit)
+
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[AsyncSession]:
         """Open a session whose statements see the newest committed state and cost no transaction."""
-        async with AsyncSession(self._autocommit, expire_on_commit=False, autoflush=False) as session:
+        session = ReadingSession(self._autocommit, self._direct)
+        try:
             yield session
+        finally:
+            await session.close()
 
     @asynccontextmanager
     async def session(self) -> AsyncIterator[AsyncSession]:
         """Open a session that begins a write transaction at its first statement; the opener commits or rolls back."""
-        async with AsyncSession(self.engine, expire_on_commit=False) as session:
+        async with WritingSession(self.engine, self._direct) as session:
             yield session
 
     @asynccontextmanager

@@ -5,6 +5,7 @@ closing. Each is a wait for two threads to meet, and four of them cost more than
 over together, with the first rows on the way back.
 """
 
+import contextlib
 import sqlite3
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -47,6 +48,31 @@ class Connection(aiosqlite.Connection):
     """A connection whose cursors work in one step, and which does not end transactions that were never begun."""
 
     _steps_under_way = 0
+
+    async def fetch(self, statement: str, parameters: Sequence[Any]) -> list[Any]:
+        """Return every row of a statement, in one step."""
+        return cast("list[Any]", await self._execute(self._fetch, statement, parameters))
+
+    async def change(self, statement: str, parameters: Sequence[Any]) -> int:
+        """Execute a statement that returns no rows, and return how many it changed."""
+        return cast("int", await self._execute(self._change, statement, parameters))
+
+    async def change_many(self, statement: str, parameters: Sequence[Sequence[Any]]) -> None:
+        """Execute a statement that returns no rows for each set of parameters."""
+        await self._execute(self._change_many, statement, parameters)
+
+    # These run in the connection's thread, while the caller waits.
+
+    def _fetch(self, statement: str, parameters: Sequence[Any]) -> list[Any]:
+        with contextlib.closing(self._conn.execute(statement, parameters)) as cursor:
+            return cursor.fetchall()
+
+    def _change(self, statement: str, parameters: Sequence[Any]) -> int:
+        with contextlib.closing(self._conn.execute(statement, parameters)) as cursor:
+            return cursor.rowcount
+
+    def _change_many(self, statement: str, parameters: Sequence[Sequence[Any]]) -> None:
+        self._conn.executemany(statement, parameters).close()
 
     @contextmanager
     async def cursor(self) -> aiosqlite.Cursor:

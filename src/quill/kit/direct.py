@@ -1,0 +1,254 @@
+"""Statements that are executed again and again, handed to the driver without the work that is the same each time.
+
+Between a statement and its rows SQLAlchemy checks, looks up, builds contexts and passes through greenlets; for a
+statement of a tenth of a millisecond that is more than the database takes. A statement that is executed a second time,
+the very same object, is made ready once: its text, the order of its values, and what its types do to values and rows.
+From then on the driver gets it as it is. Types, the pool, the errors and what becomes of a broken or an abandoned
+connection stay SQLAlchemy's.
+
+Whatever is not known here to be safe goes the usual way: objects of the mapper, values made by Python for a column, a
+missing value. So does everything while somebody listens to statements, as traces do: who listens hears all of them.
+"""
+
+import weakref
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NoReturn, TypeAlias
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Dialect, IteratorResult
+from sqlalchemy.engine.result import SimpleResultMetaData
+from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.pool import PoolProxiedConnection
+from sqlalchemy.util import greenlet_spawn
+
+Processor = Callable[[Any], Any]
+Row: TypeAlias = Mapping[str, Any]
+Executable: TypeAlias = tuple[str, list[Any]]
+"""A text with the driver's own marks, and the values in the order of the marks."""
+
+MOST_TEXTS = 100
+"""How many texts one statement is kept with, each for lists of other lengths; further ones go the usual way."""
+
+
+class Changed(IteratorResult[*tuple[Any, ...]]):
+    """The result of a statement that returns no rows."""
+
+    def __init__(self, rowcount: int) -> None:
+        super().__init__(SimpleResultMetaData([]), iter(()))
+        self.rowcount = rowcount
+
+
+@dataclass(frozen=True, slots=True)
+class _Value:
+    """A value of a statement.
+
+    Attributes:
+        name: of the bound parameter.
+        place: which of a list's elements; ``None`` for a parameter that is not a list.
+        process: what its type does to it.
+    """
+
+    name: str
+    place: int | None
+    process: Processor | None
+
+    def of(self, params: Row) -> Any:
+        """Return the value for the driver."""
+        found = params[self.name] if self.place is None else params[self.name][self.place]
+        return found if self.process is None else self.process(found)
+
+
+class Ready:
+    """A statement as the driver takes it, whatever values it is executed with.
+
+    Args:
+        compiled: the statement, by SQLAlchemy.
+        columns: of the rows it returns, if it does.
+    """
+
+    def __init__(self, compiled: Any, columns: Sequence[sa.ColumnElement[Any]]) -> None:
+        self._compiled = compiled
+        self._required = frozenset(bound.key for bound in compiled.binds.values() if bound.required)
+        self._defaults = {bound.key: bound.effective_value for bound in compiled.binds.values() if not bound.required}
+        self._lists = tuple(bound.key for bound in compiled.post_compile_params)
+        self._texts: dict[tuple[int, ...], tuple[str, tuple[_Value, ...]]] = {}
+        self.returns_rows = bool(columns)
+        self._keys = SimpleResultMetaData([str(column.key) for column in columns])
+        processors = [_implementation(column, compiled).result_processor(compiled.dialect, None) for column in columns]
+        self._processors = tuple((place, process) for place, process in enumerate(processors) if process is not None)
+
+    def with_values(self, params: Row) -> Executable | None:
+        """Return the text and the values for the driver; ``None`` when SQLAlchemy has to see to it.
+
+        Such as when a value is missing, which it tells best.
+        """
+        if not self._required <= params.keys():
+            return None
+        if self._defaults:
+            params = {**self._defaults, **params}
+        lengths = tuple(len(params[name]) for name in self._lists)
+        if lengths not in self._texts:
+            if len(self._texts) >= MOST_TEXTS:
+                return None
+            self._texts[lengths] = self._text_for(params)
+        text, values = self._texts[lengths]
+        return text, [value.of(params) for value in values]
+
+    def _text_for(self, params: Row) -> tuple[str, tuple[_Value, ...]]:
+        compiled = self._compiled
+        expanded = compiled.construct_expanded_state(params)
+        elements = {
+            element: (name, place)
+            for name, found in expanded.parameter_expansion.items()
+            for place, element in enumerate(found)
+        }
+        values = []
+        for mark in expanded.positiontup:
+            name, place = elements.get(mark, (mark, None))
+            bound = compiled.binds[name]
+            process = _implementation(bound, compiled).bind_processor(compiled.dialect)
+            values.append(_Value(bound.key, place, process))
+        return expanded.statement, tuple(values)
+
+    def result(self, records: Iterable[Sequence[Any]]) -> sa.Result[*tuple[Any, ...]]:
+        """Return what the driver returned as every other result is."""
+        rows = map(self._processed, records) if self._processors else map(tuple, records)
+        return IteratorResult(self._keys, iter(list(rows)))
+
+    def _processed(self, record: Sequence[Any]) -> tuple[Any, ...]:
+        row = list(record)
+        for place, process in self._processors:
+            row[place] = process(row[place])
+        return tuple(row)
+
+
+def _implementation(typed: Any, compiled: Any) -> Any:
+    return typed.type.dialect_impl(compiled.dialect)
+
+
+class Direct:
+    """The way past SQLAlchemy's execution to one database.
+
+    Args:
+        engine: of the database.
+    """
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine
+        self._dialect = engine.sync_engine.dialect
+        self._is_sqlite = self._dialect.name == "sqlite"
+        # By the statement itself, which is never changed: SQLAlchemy makes a new one for every addition.
+        self._known: weakref.WeakKeyDictionary[Any, dict[tuple[str, ...], Ready | None]] = weakref.WeakKeyDictionary()
+
+    def ready(self, statement: Any, params: Row) -> Ready | None:
+        """Return a statement as the driver takes it; ``None`` for one that is new or goes the usual way."""
+        if self._engine.sync_engine.dispatch.before_cursor_execute or not isinstance(
+            statement, sa.SelectBase | sa.UpdateBase
+        ):
+            return None
+        # What columns an insert or an update sets depends on the names it is executed with.
+        names = tuple(params) if isinstance(statement, sa.ValuesBase) else ()
+        known = self._known.get(statement)
+        if known is None:
+            self._known[statement] = {}
+            return None
+        if names not in known:
+            known[names] = _made_ready(statement, names, self._dialect) if len(known) < MOST_TEXTS else None
+        return known[names]
+
+    async def connect(self) -> PoolProxiedConnection:
+        """Return a connection of the pool that is in no transaction; raises what the pool and the driver raise."""
+        return await self._engine.raw_connection()
+
+    async def begin(self, connection: PoolProxiedConnection) -> None:
+        """Have the transaction begun that SQLAlchemy begins with its first statement; in autocommit there is none."""
+        adapted: Any = connection.dbapi_connection
+        if not self._is_sqlite and adapted._transaction is None:
+            await adapted._start_transaction()
+
+    async def execute(
+        self, connection: PoolProxiedConnection, ready: Ready, executable: Executable
+    ) -> sa.Result[*tuple[Any, ...]]:
+        """Execute a statement and return its rows, or how many it changed.
+
+        Raises:
+            DBAPIError: as SQLAlchemy would raise it; a connection that is no good any more is invalidated.
+        """
+        text, values = executable
+        driver: Any = connection.driver_connection
+        try:
+            if ready.returns_rows:
+                rows = await (driver.fetch(text, values) if self._is_sqlite else driver.fetch(text, *values))
+                return ready.result(rows)
+            if self._is_sqlite:
+                return Changed(await driver.change(text, values))
+            # ``UPDATE 3``, ``INSERT 0 3`` (PostgreSQL, 54.7 Message Formats, CommandComplete).
+            return Changed(int((await driver.execute(text, *values)).rpartition(" ")[2]))
+        except Exception as error:  # noqa: BLE001 - translated and raised
+            await self._fail(connection, text, error)
+        except BaseException as error:
+            await self._abandon(connection, error)
+            raise
+
+    async def execute_many(self, connection: PoolProxiedConnection, executables: Sequence[Executable]) -> None:
+        """Execute one statement with several sets of values, all or none of them.
+
+        Raises:
+            DBAPIError: as ``execute``.
+        """
+        text = executables[0][0]
+        driver: Any = connection.driver_connection
+        try:
+            sets = [values for _, values in executables]
+            await (driver.change_many(text, sets) if self._is_sqlite else driver.executemany(text, sets))
+        except Exception as error:  # noqa: BLE001 - translated and raised
+            await self._fail(connection, text, error)
+        except BaseException as error:
+            await self._abandon(connection, error)
+            raise
+
+    async def _abandon(self, connection: PoolProxiedConnection, error: BaseException) -> None:
+        # The caller was cancelled, and what the connection is in the middle of nobody knows.
+        await greenlet_spawn(connection.invalidate, error)
+
+    async def _fail(self, connection: PoolProxiedConnection, text: str, error: Exception) -> NoReturn:
+        dbapi: Any = self._dialect.loaded_dbapi
+        adapted: Any = connection.dbapi_connection
+        try:
+            adapted._handle_exception(error)
+        except dbapi.Error as translated:
+            is_broken = self._dialect.is_disconnect(translated, adapted, None)
+            if is_broken:
+                # What broke this one, a restart for instance, broke those in the pool as well.
+                await greenlet_spawn(self._engine.sync_engine.pool._invalidate, connection, translated)
+            raise sa.exc.DBAPIError.instance(
+                text,
+                None,
+                translated,
+                dbapi.Error,
+                hide_parameters=True,
+                connection_invalidated=is_broken,
+                dialect=self._dialect,
+            ) from translated
+        raise error
+
+
+def _made_ready(statement: Any, names: tuple[str, ...], dialect: Dialect) -> Ready | None:
+    """Return a statement as the driver takes it; ``None`` when more has to be done than handing it over."""
+    if statement._propagate_attrs:
+        # The mapper has a part in it.
+        return None
+    columns = list(statement.exported_columns)
+    options: dict[str, Any] = {}
+    if isinstance(statement, sa.ValuesBase):
+        # For many rows, since for one SQLAlchemy would ask for the key that the database has given.
+        options = {"column_keys": list(names), "for_executemany": not columns}
+    compiled: Any = statement.compile(dialect=dialect, **options)
+    is_plain = (
+        not compiled.insert_prefetch
+        and not compiled.update_prefetch
+        and len(compiled._result_columns) == len(columns)
+        and not any(isinstance(bound.type, sa.types.TupleType) for bound in compiled.post_compile_params)
+    )
+    return Ready(compiled, columns) if is_plain else None

@@ -1,0 +1,119 @@
+"""Sessions that hand statements to the driver directly where they can; all else is SQLAlchemy's ``AsyncSession``."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
+from sqlalchemy.orm import SessionTransaction
+from sqlalchemy.pool import PoolProxiedConnection
+from sqlalchemy.util import greenlet_spawn
+
+from quill.kit.direct import Changed, Direct, Executable, Ready
+
+
+class WritingSession(AsyncSession):
+    """A session in whose transaction some statements go straight to the driver, in order with all others."""
+
+    def __init__(self, engine: AsyncEngine, direct: Direct, **options: Any) -> None:
+        super().__init__(engine, expire_on_commit=False, **options)
+        self._direct = direct
+        self._transaction: SessionTransaction | None = None
+        self._in_transaction: PoolProxiedConnection | None = None
+
+    async def execute(self, statement: Any, params: Any = None, **options: Any) -> Any:
+        """Return the result of a statement, as ``AsyncSession.execute`` does."""
+        sets = params if isinstance(params, list) else [params or {}]
+        ready = self._direct.ready(statement, sets[0]) if sets and not options else None
+        executables = _executables(ready, sets) if ready is not None else None
+        if ready is None or executables is None:
+            return await self._execute_by_mapper(statement, params, **options)
+        connection = await self._connection_to_use()
+        if len(executables) == 1:
+            return await self._direct.execute(connection, ready, executables[0])
+        await self._direct.execute_many(connection, executables)
+        return Changed(len(executables))
+
+    async def scalar(self, statement: Any, params: Any = None, **options: Any) -> Any:
+        """Return the first column of the first row; ``None`` without one."""
+        return (await self.execute(statement, params, **options)).scalar()
+
+    async def scalars(self, statement: Any, params: Any = None, **options: Any) -> Any:
+        """Return the first column of each row."""
+        return (await self.execute(statement, params, **options)).scalars()
+
+    async def _execute_by_mapper(self, statement: Any, params: Any, **options: Any) -> Any:
+        return await super().execute(statement, params, **options)
+
+    async def _connection_to_use(self) -> PoolProxiedConnection:
+        """Return the connection of the transaction or of the savepoint, which is begun with its first statement."""
+        transaction = self._innermost()
+        if transaction is None or transaction is not self._transaction or self._in_transaction is None:
+            self._in_transaction = await (await self.connection()).get_raw_connection()
+            await self._direct.begin(self._in_transaction)
+            self._transaction = self._innermost()
+        return self._in_transaction
+
+    def _innermost(self) -> SessionTransaction | None:
+        return self.sync_session.get_nested_transaction() or self.sync_session.get_transaction()
+
+
+class ReadingSession(WritingSession):
+    """A session for reading in autocommit: every statement sees the newest committed state.
+
+    It holds one connection at most, from its first statement until it is closed.
+    """
+
+    def __init__(self, engine: AsyncEngine, direct: Direct) -> None:
+        super().__init__(engine, direct, autoflush=False)
+        self._own: PoolProxiedConnection | None = None
+
+    async def connection(self, *args: Any, **options: Any) -> AsyncConnection:
+        """Return the connection of those statements that do not go directly."""
+        await self._let_go()
+        return await super().connection(*args, **options)
+
+    async def get(self, *args: Any, **options: Any) -> Any:
+        """Return an object by its key, as ``AsyncSession.get`` does."""
+        await self._let_go()
+        return await super().get(*args, **options)
+
+    async def stream(self, statement: Any, params: Any = None, **options: Any) -> Any:
+        """Return the result of a statement row by row, as ``AsyncSession.stream`` does."""
+        await self._let_go()
+        return await super().stream(statement, params, **options)
+
+    async def close(self) -> None:
+        """Give the connection back; the next statement takes another."""
+        await self._let_go()
+        if self.in_transaction():
+            await super().close()
+
+    async def _execute_by_mapper(self, statement: Any, params: Any, **options: Any) -> Any:
+        await self._let_go()
+        return await super()._execute_by_mapper(statement, params, **options)
+
+    async def _connection_to_use(self) -> PoolProxiedConnection:
+        if self.in_transaction():
+            return await super()._connection_to_use()
+        if self._own is None:
+            self._own = await self._direct.connect()
+        return self._own
+
+    async def _let_go(self) -> None:
+        # Nobody may hold one connection while waiting for another: with all of them held so, all would wait for ever.
+        connection, self._own = self._own, None
+        if connection is not None:
+            await greenlet_spawn(connection.close)
+
+
+def _executables(ready: Ready, sets: Sequence[dict[str, Any]]) -> list[Executable] | None:
+    """Return what the driver gets for each set of values; ``None`` when it is not to get them."""
+    if len(sets) > 1 and (ready.returns_rows or any(one.keys() != sets[0].keys() for one in sets)):
+        return None
+    executables = []
+    for one in sets:
+        executable = ready.with_values(one)
+        if executable is None:
+            return None
+        executables.append(executable)
+    return executables
