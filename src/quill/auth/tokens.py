@@ -5,6 +5,7 @@ Claims (RFC 7519): ``sub`` user id, ``sid`` login id, ``gen`` the login's genera
 """
 
 import datetime
+import functools
 import hashlib
 from dataclasses import dataclass
 from enum import StrEnum
@@ -19,6 +20,8 @@ from quill.settings import Settings
 ALGORITHM = "HS256"
 ISSUER = "quill"
 AUDIENCE = "quill-api"
+REMEMBERED = 2048
+"""Tokens of which a process remembers that it signed them: some megabyte."""
 
 
 class TokenType(StrEnum):
@@ -38,6 +41,13 @@ class TokenFacts:
     generation: int
 
 
+@dataclass(frozen=True, slots=True)
+class _Claims:
+    kind: str
+    expires_at: int
+    facts: TokenFacts
+
+
 class Tokens:
     """Signs and reads tokens with the current key; reads those of the previous key too."""
 
@@ -51,6 +61,9 @@ class Tokens:
             TokenType.CSRF: settings.access_token_seconds,
             TokenType.REFRESH: settings.refresh_token_seconds,
         }
+        # A client sends the same token with every request for some minutes. A signature that was right stays right, and
+        # a wrong one is never kept, since it raises; whether the login still holds is asked of the database each time.
+        self._signed = functools.lru_cache(maxsize=REMEMBERED)(self._verify)
 
     def sign(self, kind: TokenType, facts: TokenFacts) -> str:
         """Return a fresh token of a kind for a login's generation."""
@@ -79,6 +92,15 @@ class Tokens:
         Raises:
             InvalidToken: 401, broken, expired, foreign or of another kind.
         """
+        claims = self._signed(token)
+        if claims.kind != kind.value:
+            raise InvalidToken
+        if not may_be_expired and claims.expires_at <= clock.now().timestamp():
+            raise InvalidToken
+        return claims.facts
+
+    def _verify(self, token: str) -> _Claims:
+        """Return what we once signed; nothing here depends on when it is asked."""
         try:
             key = self._keys.get(jwt.get_unverified_header(token).get("kid", ""), self._key)
             claims = jwt.decode(
@@ -87,18 +109,18 @@ class Tokens:
                 algorithms=[ALGORITHM],
                 audience=AUDIENCE,
                 issuer=ISSUER,
-                # Expiry is compared below with our own clock.
+                # Expiry is compared with our own clock, each time.
                 options={
                     "require": ["sub", "sid", "gen", "typ", "jti", "exp", "iat"],
                     "verify_exp": False,
                     "verify_iat": False,
                 },
             )
-            if claims["typ"] != kind.value:
-                raise InvalidToken
-            if not may_be_expired and int(claims["exp"]) <= clock.now().timestamp():
-                raise InvalidToken
-            return TokenFacts(UserId(int(claims["sub"])), LoginId(str(claims["sid"])), int(claims["gen"]))
+            return _Claims(
+                str(claims["typ"]),
+                int(claims["exp"]),
+                TokenFacts(UserId(int(claims["sub"])), LoginId(str(claims["sid"])), int(claims["gen"])),
+            )
         except (jwt.PyJWTError, KeyError, ValueError, TypeError, UnicodeError) as error:
             raise InvalidToken from error
 
