@@ -30,7 +30,7 @@ from quill.auth.service import Authenticator
 from quill.auth.throttle import Throttle
 from quill.conversations import service as conversations
 from quill.conversations.routes import router as conversations_router
-from quill.edge import problems
+from quill.edge import problems, routing
 from quill.edge.middleware import Edge
 from quill.events.routes import router as events_router
 from quill.events.service import Streaming
@@ -167,7 +167,7 @@ def create_app(settings: Settings, *, open_services: Callable[[Settings], Servic
         openapi_url="/api/openapi.json" if not settings.is_production else None,
         docs_url=None,
         redoc_url=None,
-        generate_unique_id_function=lambda route: route.name,
+        generate_unique_id_function=routing.operation_id,
         telemetry=tracing.config if tracing else NO_TRACING,
     )
     app.state.settings = settings
@@ -177,11 +177,13 @@ def create_app(settings: Settings, *, open_services: Callable[[Settings], Servic
     app.state.who_may_read_conversation = conversations.who_may_read
     app.state.stopping = Stopping()
     problems.install(app)
-    for router in ROUTERS:
-        app.include_router(router)
+    routing.add_routers(app, ROUTERS)
     if not settings.is_production:
         published.add_interactive_pages(app)
     published.install(app)
+    if tracing is None:
+        # FastAPI's spans are named by its own search for the route.
+        routing.find_quickly(app)
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,
@@ -368,10 +370,4 @@ def from_environment() -> FastAPI:
     """Return the application for the settings of the environment; what the server's workers call."""
     settings = Settings()
     configure(settings.log_level, as_json=settings.is_production)
-    app = create_app(settings)
-    # FastAPI puts a router's routes together when the first request comes by, half a second's work for all of them;
-    # whoever is asked whether it is ready should have that behind it.
-    nowhere = {"type": "http", "method": "GET", "path": "/", "root_path": "", "headers": [], "app": app}
-    for route in app.router.routes:
-        route.matches(dict(nowhere))
-    return app
+    return create_app(settings)

@@ -20,6 +20,7 @@ from quill.access.guards import Guard, PatientReadGuard, PatientWriteGuard, Publ
 from quill.auth.cookies import ACCESS_COOKIE, CSRF_HEADER
 from quill.edge.middleware import SAFE_METHODS
 from quill.edge.problems import PROBLEM_MEDIA_TYPE, FieldError, Problem
+from quill.edge.routing import add_routers, operation_id
 
 VERSION = version("quill")
 
@@ -111,7 +112,11 @@ def _answer(responses: dict[str, Any], status: str, description: str) -> None:
 
 def add_interactive_pages(app: FastAPI) -> None:
     """Add the pages on which developers try the API out, and send whoever comes to ``/`` there."""
-    router = APIRouter(include_in_schema=False, dependencies=[Depends(Public("development only"))])
+    router = APIRouter(
+        generate_unique_id_function=operation_id,
+        include_in_schema=False,
+        dependencies=[Depends(Public("development only"))],
+    )
 
     @router.get("/")
     async def home() -> RedirectResponse:
@@ -129,5 +134,5 @@ def add_interactive_pages(app: FastAPI) -> None:
         page.headers["Content-Security-Policy"] = DOCS_CONTENT_POLICY
         return page
 
-    app.include_router(router)
+    add_routers(app, [router])
     app.mount("/api/docs/static", StaticFiles(directory=str(swagger_ui_bundle.swagger_ui_path)), name="docs-static")

@@ -16,6 +16,7 @@ from quill.auth.logins import LoginLine
 from quill.auth.service import SignedIn
 from quill.edge.inputs import PageQuery, refuse_unknown_query
 from quill.edge.problems import answers
+from quill.edge.routing import operation_id
 from quill.edge.units import ReaderDep, UnitDep
 from quill.errors import (
     BadRefreshToken,
@@ -46,7 +47,12 @@ from quill.errors import (
 from quill.kit.ids import OrganisationId
 from quill.organisations import service as organisations
 
-router = APIRouter(prefix="/api/auth", tags=["sign-in"], dependencies=[Depends(refuse_unknown_query)])
+router = APIRouter(
+    generate_unique_id_function=operation_id,
+    prefix="/api/auth",
+    tags=["sign-in"],
+    dependencies=[Depends(refuse_unknown_query)],
+)
 
 
 def user_agent_of(request: Request) -> str:

@@ -30,6 +30,7 @@ from quill.conversations.schemas import (
 )
 from quill.edge.inputs import IdempotencyKey, PageQuery, refuse_unknown_query
 from quill.edge.problems import answers
+from quill.edge.routing import operation_id
 from quill.edge.units import ReaderDep, UnitDep
 from quill.errors import (
     ClinicalServicesDisabled,
@@ -55,7 +56,9 @@ from quill.errors import (
 )
 from quill.kit.ids import ConversationId, MessageId, UserId
 
-router = APIRouter(tags=["conversations"], dependencies=[Depends(refuse_unknown_query)])
+router = APIRouter(
+    generate_unique_id_function=operation_id, tags=["conversations"], dependencies=[Depends(refuse_unknown_query)]
+)
 
 _READ = (ClinicalServicesDisabled, Unauthenticated, CompetencyMissing)
 _WRITE = (*_READ, CsrfFailed, FhirRefused, FhirUnavailable, RequestInProgress)

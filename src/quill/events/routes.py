@@ -15,6 +15,7 @@ from quill.audit.service import Act
 from quill.auth import cookies
 from quill.edge.inputs import refuse_unknown_query
 from quill.edge.problems import answers
+from quill.edge.routing import operation_id
 from quill.edge.units import ReaderDep
 from quill.errors import TooManyRequests
 from quill.events.feed import Listener
@@ -27,7 +28,12 @@ MEDIA_TYPE = "text/event-stream"
 
 log = structlog.get_logger()
 
-router = APIRouter(prefix="/api/events", tags=["events"], dependencies=[Depends(refuse_unknown_query)])
+router = APIRouter(
+    generate_unique_id_function=operation_id,
+    prefix="/api/events",
+    tags=["events"],
+    dependencies=[Depends(refuse_unknown_query)],
+)
 
 
 def streaming_of(request: Request) -> Streaming:

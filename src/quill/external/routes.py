@@ -8,6 +8,7 @@ from quill.access.guards import AuthenticatorDep, PatientIdPath, Public
 from quill.actor import Level
 from quill.edge.inputs import PageQuery, RowId, refuse_unknown_query
 from quill.edge.problems import answers
+from quill.edge.routing import operation_id
 from quill.edge.units import ReaderDep, UnitDep
 from quill.errors import (
     ClinicalServicesDisabled,
@@ -41,7 +42,12 @@ from quill.external.schemas import (
 from quill.external.service import Acceptance
 from quill.kit.ids import PatientId, UserId
 
-router = APIRouter(prefix="/api", tags=["external access"], dependencies=[Depends(refuse_unknown_query)])
+router = APIRouter(
+    generate_unique_id_function=operation_id,
+    prefix="/api",
+    tags=["external access"],
+    dependencies=[Depends(refuse_unknown_query)],
+)
 
 _OWNERS_ONLY = (PatientNotFound, NotOwnRecord, ClinicalServicesDisabled)
 

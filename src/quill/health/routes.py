@@ -5,11 +5,13 @@ from fastapi import APIRouter, Depends, Request
 from quill.access.guards import Public
 from quill.edge.inputs import refuse_unknown_query
 from quill.edge.problems import answers
+from quill.edge.routing import operation_id
 from quill.errors import DatabaseUnavailable, ServerStopping
 from quill.health.schemas import HealthOut, ProbeOut
 from quill.health.service import HealthMonitor
 
 router = APIRouter(
+    generate_unique_id_function=operation_id,
     prefix="/api/health",
     tags=["health"],
     dependencies=[Depends(refuse_unknown_query), Depends(Public("says only which part is out"))],

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Depends, Path, Response
 from quill.access.guards import PatientIdPath
 from quill.edge.inputs import IdempotencyKey, IfMatch, PageQuery, etag, refuse_unknown_query
 from quill.edge.problems import answers
+from quill.edge.routing import operation_id
 from quill.edge.units import ReaderDep, UnitDep
 from quill.errors import (
     ClinicalServicesDisabled,
@@ -43,7 +44,10 @@ from quill.letters.schemas import (
 from quill.letters.service import LetterDraft, LetterPath
 
 router = APIRouter(
-    prefix="/api/patients/{patient_id}/letters", tags=["letters"], dependencies=[Depends(refuse_unknown_query)]
+    generate_unique_id_function=operation_id,
+    prefix="/api/patients/{patient_id}/letters",
+    tags=["letters"],
+    dependencies=[Depends(refuse_unknown_query)],
 )
 
 

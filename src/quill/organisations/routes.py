@@ -7,6 +7,7 @@ from fastapi import APIRouter, Depends, Path, Query
 from quill.access.guards import PatientIdPath, Public
 from quill.edge.inputs import PageQuery, RowId, refuse_unknown_query
 from quill.edge.problems import answers
+from quill.edge.routing import operation_id
 from quill.edge.units import ReaderDep, UnitDep
 from quill.errors import (
     AlreadyMember,
@@ -58,7 +59,12 @@ from quill.organisations.schemas import (
 )
 from quill.organisations.service.joining import Verdict
 
-router = APIRouter(prefix="/api", tags=["organisations"], dependencies=[Depends(refuse_unknown_query)])
+router = APIRouter(
+    generate_unique_id_function=operation_id,
+    prefix="/api",
+    tags=["organisations"],
+    dependencies=[Depends(refuse_unknown_query)],
+)
 
 OrganisationPath = Annotated[RowId, Path(description="Number of the organisation.")]
 

@@ -8,6 +8,7 @@ from pydantic import Field
 from quill.access.guards import PatientIdPath
 from quill.edge.inputs import BlankAsAbsent, IdempotencyKey, IfMatch, PageQuery, etag, refuse_unknown_query
 from quill.edge.problems import answers
+from quill.edge.routing import operation_id
 from quill.edge.units import ReaderDep, UnitDep
 from quill.errors import (
     ClinicalServicesDisabled,
@@ -55,7 +56,12 @@ from quill.patients.service import NewPatient, PatientText
 from quill.ports.fhir_datatypes import Date
 from quill.ports.fhir_resources import PatientShape
 
-router = APIRouter(prefix="/api/patients", tags=["patients"], dependencies=[Depends(refuse_unknown_query)])
+router = APIRouter(
+    generate_unique_id_function=operation_id,
+    prefix="/api/patients",
+    tags=["patients"],
+    dependencies=[Depends(refuse_unknown_query)],
+)
 
 STORE_ERRORS = (ClinicalServicesDisabled, FhirUnavailable, FhirRefused)
 EDIT_ERRORS = (PatientNotFound, PatientDeactivated, NhsNumberTaken, RequestInProgress, StaleEdit, InvalidRecord)

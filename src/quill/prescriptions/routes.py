@@ -5,6 +5,7 @@ from fastapi import APIRouter, Depends
 from quill.access.guards import PatientIdPath
 from quill.edge.inputs import IdempotencyKey, PageQuery, refuse_unknown_query
 from quill.edge.problems import answers
+from quill.edge.routing import operation_id
 from quill.edge.units import ReaderDep, UnitDep
 from quill.errors import (
     ClinicalServicesDisabled,
@@ -23,7 +24,12 @@ from quill.prescriptions.guards import ControlledPrescriber, PrescriptionReader
 from quill.prescriptions.projection import Order
 from quill.prescriptions.schemas import PrescriptionIn, PrescriptionListOut, PrescriptionOut, PrescriptionRow
 
-router = APIRouter(prefix="/api", tags=["prescriptions"], dependencies=[Depends(refuse_unknown_query)])
+router = APIRouter(
+    generate_unique_id_function=operation_id,
+    prefix="/api",
+    tags=["prescriptions"],
+    dependencies=[Depends(refuse_unknown_query)],
+)
 
 
 @router.post(

@@ -7,13 +7,19 @@ from fastapi import APIRouter, Depends, Request
 from quill.access.guards import AuthenticatorDep, SignedInReader, SignedInWriter
 from quill.edge.inputs import refuse_unknown_query
 from quill.edge.problems import answers
+from quill.edge.routing import operation_id
 from quill.edge.units import UnitDep
 from quill.errors import NoSubscribers, TooManyRequests, Unprocessable
 from quill.ports.push import PushSender
 from quill.push import service as push
 from quill.push.schemas import SendTestIn, SendTestOut, SubscribeIn, SubscriptionsOut, UnsubscribeIn, VapidKeyOut
 
-router = APIRouter(prefix="/api/push", tags=["push"], dependencies=[Depends(refuse_unknown_query)])
+router = APIRouter(
+    generate_unique_id_function=operation_id,
+    prefix="/api/push",
+    tags=["push"],
+    dependencies=[Depends(refuse_unknown_query)],
+)
 
 
 def sender_of(request: Request) -> PushSender:

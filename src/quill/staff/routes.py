@@ -8,6 +8,7 @@ from quill.access.guards import AdminReader, AdminWriter, AuthenticatorDep, Sign
 from quill.auth.service import SignedIn
 from quill.edge.inputs import PageQuery, RowId, refuse_unknown_query
 from quill.edge.problems import answers
+from quill.edge.routing import operation_id
 from quill.edge.units import ReaderDep, UnitDep
 from quill.errors import (
     EmailTaken,
@@ -62,7 +63,12 @@ from quill.staff.schemas import (
 )
 from quill.unit import Reader
 
-router = APIRouter(prefix="/api", tags=["people"], dependencies=[Depends(refuse_unknown_query)])
+router = APIRouter(
+    generate_unique_id_function=operation_id,
+    prefix="/api",
+    tags=["people"],
+    dependencies=[Depends(refuse_unknown_query)],
+)
 
 UserPath = Annotated[RowId, Path(description="Number of the account.")]
 
