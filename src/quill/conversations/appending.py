@@ -43,9 +43,9 @@ async def append(
     Raises:
         FhirRefused: 502, there is no such conversation.
     """
-    created_at = facts.sent_at
-    shown_at = await _make_newest(unit, facts, conversation_id, created_at)
-    if shown_at is None:
+    row = message_row(facts, conversation_id, created_at=facts.sent_at, amends_id=amends_id)
+    people = await _add(unit, row)
+    if people is None:
         conversation = await queries.lock_conversation(unit.session, conversation_id)
         if conversation is None:
             raise FhirRefused("The patient record store holds a message of no conversation Quill knows")
@@ -54,17 +54,12 @@ async def append(
             return known, False
         # Whoever has read up to a message must find everything that became visible later after it, also when it was
         # sent a moment earlier and took longer to arrive.
-        created_at = max(created_at, (conversation.last_message_at or created_at) + SMALLEST_STEP)
-        shown_at = await _make_newest(unit, facts, conversation_id, created_at)
-    row = message_row(facts, conversation_id, created_at=created_at, amends_id=amends_id)
-    await unit.session.execute(_INSERT_MESSAGE, row)
-    values = {"in_conversation": conversation_id, "shown_at": shown_at}
-    people = await unit.session.scalars(_SHOW_AND_COUNT, values | {"unread_but_for": facts.sender_id})
+        row["created_at"] = max(facts.sent_at, (conversation.last_message_at or facts.sent_at) + SMALLEST_STEP)
+        people = await _add(unit, row) or []
     others = sorted(UserId(user_id) for user_id in people if user_id != facts.sender_id)
-    await unit.session.execute(_SHOW_TO_OWNERS, values)
     message_id, patient_id = MessageId(facts.number), PatientId(facts.patient_id)
     await notices.after_message(unit, conversation_id, message_id, patient_id, others)
-    return created_at, True
+    return row["created_at"], True
 
 
 async def show_activity(unit: Unit, conversation_id: ConversationId, updated_at: datetime.datetime) -> None:
@@ -74,39 +69,47 @@ async def show_activity(unit: Unit, conversation_id: ConversationId, updated_at:
     await unit.session.execute(_SHOW_TO_OWNERS, values)
 
 
-async def _make_newest(
-    unit: Unit, facts: MessageFacts, conversation_id: ConversationId, created_at: datetime.datetime
-) -> datetime.datetime | None:
-    """Let a conversation tell of a message as its newest, its row locked from then on.
+async def _add(unit: Unit, row: dict[str, Any]) -> list[int] | None:
+    """Add a message as the newest of its conversation, whose row is locked from then on.
 
     Returns:
-        The conversation's ``updated_at``; ``None``, and nothing done, when the message is there already, or is not
-        later than the newest one.
+        Who takes part; ``None``, and nothing done, when the message is there already, or is not later than the newest.
     """
     values = {
-        "in_conversation": conversation_id,
-        "the_fhir_id": facts.fhir_id,
-        "shown_at": created_at,
-        "preview": facts.body[:PREVIEW_CHARACTERS],
-        "sent_by": facts.sender_id,
+        "in_conversation": row["conversation_id"],
+        "the_fhir_id": row["fhir_communication_id"],
+        "said_at": row["created_at"],
+        "preview": row["body"][:PREVIEW_CHARACTERS],
+        "sent_by": row["sender_id"],
     }
-    shown_at: datetime.datetime | None = await unit.session.scalar(queries.MAKE_NEWEST, values)
-    return shown_at
+    session = unit.session
+    shown_at = await session.scalar(queries.MAKE_NEWEST, values)
+    if shown_at is None:
+        return None
+    # A statement of its own, so that on PostgreSQL it sees everybody who came to take part before the lock was had.
+    values["shown_at"] = shown_at
+    if not unit.services.database.is_sqlite:
+        return list(await session.scalars(_ADD, values | {f"its_{name}": value for name, value in row.items()}))
+    await session.execute(_INSERT_MESSAGE, row)
+    await session.execute(_SHOW_TO_OWNERS, values)
+    return list(await session.scalars(_COUNT_AND_SHOW, values))
+
+
+def _showing(place: sa.Table) -> sa.Update:
+    is_there = place.c.conversation_id == sa.bindparam("in_conversation")
+    return sa.update(place).where(is_there).values(active_at=sa.bindparam("shown_at"))
 
 
 # Executed with every message, so they are made once.
 _INSERT_MESSAGE = sa.insert(MESSAGE)
-_SHOW_TO_PEOPLE = (
-    sa.update(PARTICIPANT)
-    .where(PARTICIPANT.c.conversation_id == sa.bindparam("in_conversation"))
-    .values(active_at=sa.bindparam("shown_at"))
-)
-_SHOW_AND_COUNT = _SHOW_TO_PEOPLE.values(
+_SHOW_TO_OWNERS = _showing(OWNER)
+_SHOW_TO_PEOPLE = _showing(PARTICIPANT)
+_COUNT_AND_SHOW = _SHOW_TO_PEOPLE.values(
     unread_count=PARTICIPANT.c.unread_count
-    + sa.cast(PARTICIPANT.c.user_id != sa.bindparam("unread_but_for", type_=sa.Integer()), sa.Integer)
+    + sa.cast(PARTICIPANT.c.user_id != sa.bindparam("sent_by", type_=sa.Integer()), sa.Integer)
 ).returning(PARTICIPANT.c.user_id)
-_SHOW_TO_OWNERS = (
-    sa.update(OWNER)
-    .where(OWNER.c.conversation_id == sa.bindparam("in_conversation"))
-    .values(active_at=sa.bindparam("shown_at"))
+_ADD = _COUNT_AND_SHOW.add_cte(
+    _INSERT_MESSAGE.values({column.name: sa.bindparam(f"its_{column.name}") for column in MESSAGE.c}).cte("said"),
+    _SHOW_TO_OWNERS.cte("shown"),
 )
+"""The three as one, which PostgreSQL takes."""

@@ -141,23 +141,29 @@ class Worker:
             await self.tidy()
 
     async def _begin_some(self) -> bool:
-        taken = await self._take(SLOTS - len(self._active))
+        """Begin what is due, as far as there is room; tell whether there may be more."""
+        room = SLOTS - len(self._active)
+        taken = await self._take(room)
         for entry in taken:
             task = asyncio.create_task(self._deliver(entry), name="outbox-delivery")
             self._active.add(task)
             task.add_done_callback(self._active.discard)
-        return bool(taken)
+        return len(taken) >= room
 
     async def _take(self, limit: int) -> list[_Taken]:
         now = clock.now()
-        async with self._database.reading() as session:
-            if limit < 1 or not await queries.has_due(session, now):
-                return []
+        if limit < 1 or (self._database.is_sqlite and not await self._has_due(now)):
+            return []
         async with self._database.one_statement() as session:
             rows = await queries.take_due(session, now, now + LEASE, limit)
         return [
             _Taken(row.id, _channel(row.channel), row.payload or "{}", row.attempts, row.give_up_at) for row in rows
         ]
+
+    async def _has_due(self, now: datetime.datetime) -> bool:
+        """Tell whether anything is to be taken; on SQLite, where looking for it to take it would stop every writer."""
+        async with self._database.reading() as session:
+            return await queries.has_due(session, now)
 
     async def _deliver(self, entry: _Taken) -> None:
         """Try once and note how it ended; should even that fail, the lease brings the entry back."""

@@ -58,7 +58,7 @@ async def lock_where(session: AsyncSession, actor: Actor, conversation_id: Conve
     return (await session.execute(statement, actor_values(actor) | {"in_conversation": conversation_id})).first()
 
 
-_SHOWN_AT = sa.bindparam("shown_at", type_=UtcDateTime())
+_SAID_AT = sa.bindparam("said_at", type_=UtcDateTime())
 _IS_REPLY = sa.and_(
     CONVERSATION.c.status == "new", CONVERSATION.c.created_by_user_id != sa.bindparam("sent_by", type_=sa.Integer())
 )
@@ -66,13 +66,13 @@ MAKE_NEWEST = (
     sa.update(CONVERSATION)
     .where(
         CONVERSATION.c.id == CONVERSATION_ID,
-        sa.or_(CONVERSATION.c.last_message_at.is_(None), CONVERSATION.c.last_message_at < _SHOWN_AT),
+        sa.or_(CONVERSATION.c.last_message_at.is_(None), CONVERSATION.c.last_message_at < _SAID_AT),
         ~sa.exists().where(MESSAGE.c.fhir_communication_id == FHIR_ID),
     )
     .values(
-        last_message_at=_SHOWN_AT,
+        last_message_at=_SAID_AT,
         last_message_preview=sa.bindparam("preview"),
-        updated_at=sa.case((CONVERSATION.c.updated_at < _SHOWN_AT, _SHOWN_AT), else_=CONVERSATION.c.updated_at),
+        updated_at=sa.case((CONVERSATION.c.updated_at < _SAID_AT, _SAID_AT), else_=CONVERSATION.c.updated_at),
         # Decisions, rule 26: any message revives what was resolved, a reply begins what is new.
         status=sa.case((sa.or_(CONVERSATION.c.status == "resolved", _IS_REPLY), "active"), else_=CONVERSATION.c.status),
     )
