@@ -1,15 +1,17 @@
 """How far people have read."""
 
+import asyncio
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
+from quill.actor import Actor
 from quill.conversations import service as conversations
 from quill.conversations.models import ConversationParticipant
 from quill.conversations.service import marking
 from quill.identity import service as identity
-from quill.kit.ids import ConversationId, UserId
+from quill.kit.ids import ConversationId, MessageId, UserId
 from quill.unit import RequestFacts, open_unit
 from tests.clinic import Clinic, Person
 from tests.conversations.talk import (
@@ -77,6 +79,42 @@ def test_message_that_arrives_while_reading_stays_unread(place: Surgery, monkeyp
     assert unread(place.nurse, talk) == 1
     assert len(read(place.nurse, talk).json()["messages"]) == 2
     assert unread(place.nurse, talk) == 0
+
+
+def test_marker_moved_while_another_marking_waits_is_not_moved_back(place: Surgery) -> None:
+    """The one who waits learns of a message that was not there yet when it began to wait."""
+    talk = begin(place.doctor, place.patient, place.nurse)
+    second = send(place.doctor, talk)
+    services, conversation_id = place.clinic.services, ConversationId(talk["id"])
+
+    async def actor_of(person: Person) -> Actor:
+        async with services.database.reading() as session:
+            actor = await identity.find_actor(session, services.settings, UserId(person.id))
+        assert actor is not None
+        return actor
+
+    async def both() -> None:
+        doctor, nurse = await actor_of(place.doctor), await actor_of(place.nurse)
+        is_moved = asyncio.Event()
+
+        async def mark_newest() -> None:
+            async with open_unit(services, RequestFacts("newest", "test")) as unit:
+                await conversations.send(unit, doctor, conversation_id, "Just now")
+                await conversations.mark_read(unit, nurse, conversation_id)
+                is_moved.set()
+                await asyncio.sleep(0.1)
+
+        async def mark_second() -> None:
+            await is_moved.wait()
+            async with open_unit(services, RequestFacts("second", "test")) as unit:
+                await conversations.mark_read(unit, nurse, conversation_id, MessageId(second["id"]))
+
+        await asyncio.gather(mark_newest(), mark_second())
+
+    place.clinic.run(both)
+    assert unread(place.nurse, talk) == 0
+    send(place.doctor, talk)
+    assert unread(place.nurse, talk) == 1
 
 
 def test_reading_again_writes_nothing(place: Surgery) -> None:

@@ -9,13 +9,18 @@ import sqlalchemy as sa
 
 from quill.actor import Actor
 from quill.app import KINDS
+from quill.conversations import queries
 from quill.conversations import service as conversations
+from quill.conversations.models import ConversationParticipant
+from quill.conversations.projection import participant_row
 from quill.conversations.rebuild import rebuild_projection
 from quill.conversations.schemas import ConversationIn
 from quill.errors import FhirRefused, FhirUnavailable
 from quill.identity import service as identity
 from quill.intents.models import Intent
+from quill.kit import clock
 from quill.kit.ids import ConversationId, UserId
+from quill.ports.fhir_communication import ParticipantFacts
 from quill.unit import RequestFacts, Unit, open_unit
 from tests.conversations.talk import (
     Surgery,
@@ -153,6 +158,30 @@ def test_crash_in_the_middle_of_beginning_is_finished_by_the_sweep(place: Surger
     assert sweep(place) == 1
     [number] = listed_ids(place.nurse)
     assert in_list(place.nurse, {"id": number})["unread_count"] == 1
+
+
+def test_message_that_waits_for_somebody_to_come_in_is_counted_for_them(place: Surgery, line: Line) -> None:
+    talk = begin(place.doctor, place.patient)
+    services, joining = place.clinic.services, set[asyncio.Task[None]]()
+
+    async def nurse_comes_in(is_in: asyncio.Event) -> None:
+        now = clock.now()
+        nurse = ParticipantFacts(place.nurse.id, place.nurse.username, "participant", now, None)
+        async with services.database.writing() as session:
+            await queries.lock_conversation(session, ConversationId(talk["id"]))
+            await session.execute(sa.insert(ConversationParticipant), participant_row(talk["id"], nurse, active_at=now))
+            is_in.set()
+            await asyncio.sleep(0.1)
+
+    async def meanwhile() -> None:
+        is_in = asyncio.Event()
+        joining.add(asyncio.create_task(nurse_comes_in(is_in)))
+        await is_in.wait()
+
+    line.after_next("write", meanwhile)
+    send(place.doctor, talk)
+    place.clinic.run(asyncio.wait, joining)
+    assert in_list(place.nurse, talk)["unread_count"] == 1
 
 
 @pytest.mark.parametrize("has_arrived", [True, False])

@@ -50,13 +50,13 @@ async def kinds_told(opened: Sequence[Listening]) -> set[str | None]:
 
 
 @contextmanager
-def looks(house: House) -> Iterator[list[str]]:
-    """Note the statements about rights that are sent for streams meanwhile."""
+def looks(house: House, task_name: str = "live-rights") -> Iterator[list[str]]:
+    """Note the statements a task sends meanwhile; those about the rights of streams, if no other is named."""
     noted: list[str] = []
 
     def note(_connection: object, _cursor: object, statement: str, *_: object) -> None:
         task = asyncio.current_task()
-        if task is not None and task.get_name() == "live-rights":
+        if task is not None and task.get_name() == task_name:
             noted.append(statement)
 
     engine = house.services.database.engine.sync_engine
@@ -102,6 +102,23 @@ async def test_a_look_that_finds_no_event_asks_for_nobodys_rights(
                 house.services.signals.notify(outbox.LIVE)
                 await asyncio.sleep(0.02)
     assert noted == []
+
+
+async def test_feed_asks_nothing_while_nobody_listens_and_who_comes_then_misses_nothing(
+    house: House, colleagues: list[Browser]
+) -> None:
+    async with streams(colleagues, 1):
+        pass
+    await asyncio.sleep(0.1)
+    with looks(house, "feed") as noted:
+        for _ in range(5):
+            await house.publish(LETTER)
+            await asyncio.sleep(0.02)
+        assert noted == []
+        async with streams(colleagues, 1) as opened:
+            await house.publish(LETTER)
+            assert await kinds_told(flat(opened)) == {"letter"}
+        assert noted
 
 
 async def test_idle_streams_are_rechecked_together(house: House, colleagues: list[Browser]) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import dataclasses
 import datetime
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -216,14 +217,14 @@ async def test_stopping_waits_for_what_is_being_taken_at_that_moment(
     services: Services, in_unit: InUnit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     taking, may_take = asyncio.Event(), asyncio.Event()
-    lock_due = queries.lock_due
+    take_due = queries.take_due
 
-    async def slowly(session: AsyncSession, now: datetime.datetime, limit: int) -> list[OutboxEntry]:
+    async def slowly(session: AsyncSession, now: datetime.datetime, leased_until: datetime.datetime, limit: int) -> Any:
         taking.set()
         await may_take.wait()
-        return await lock_due(session, now, limit)
+        return await take_due(session, now, leased_until, limit)
 
-    monkeypatch.setattr(queries, "lock_due", slowly)
+    monkeypatch.setattr(queries, "take_due", slowly)
     await in_unit(a_mail)
     running = Worker(services, {"mail": ScriptedCarrier()})
     task = asyncio.create_task(running.run(), name="the worker")

@@ -42,6 +42,26 @@ async def login_with_person(session: AsyncSession, login_id: LoginId) -> sa.Row[
 
 
 @functools.cache
+def _lock_login_with_person() -> sa.Select[*tuple[Any, ...]]:
+    return _login_with_person().with_for_update(of=_LOGIN)
+
+
+async def lock_login_with_person(session: AsyncSession, login_id: LoginId) -> sa.Row[Any] | None:
+    """Return what ``login_with_person`` does, the login locked: serialises refreshes, so that one rotation wins."""
+    return (await session.execute(_lock_login_with_person(), {"wanted": login_id})).first()
+
+
+ADVANCE = (
+    sa.update(_LOGIN)
+    .where(_LOGIN.c.id == sa.bindparam("the_login"), _LOGIN.c.generation == sa.bindparam("from_generation"))
+    .values(
+        generation=_LOGIN.c.generation + 1, refreshed_at=sa.bindparam("begins_at"), expires_at=sa.bindparam("ends_at")
+    )
+)
+"""Begins a login's next generation."""
+
+
+@functools.cache
 def _logins_with_people() -> sa.Select[*tuple[Any, ...]]:
     return _people_with_logins().where(_LOGIN.c.id.in_(sa.bindparam("wanted", expanding=True)))
 
@@ -52,7 +72,7 @@ async def logins_with_people(session: AsyncSession, login_ids: Collection[LoginI
 
 
 async def lock_login(session: AsyncSession, login_id: LoginId) -> Login | None:
-    """Return a login's row, locked: serialises refreshes, so that one rotation wins."""
+    """Return a login's row, locked."""
     return await session.get(Login, login_id, with_for_update=True, populate_existing=True)
 
 

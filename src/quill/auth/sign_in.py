@@ -190,23 +190,26 @@ async def refresh(unit: Unit, auth: Authenticator, refresh_token: str | None) ->
 
 
 async def _refresh(unit: Unit, auth: Authenticator, facts: TokenFacts) -> Grant:
-    actor = await identity.find_actor(unit.session, auth.settings, facts.user_id)
-    if actor is None:
-        raise InactiveUser
-    actor = dataclasses.replace(actor, login_id=facts.login_id)
-    login = await queries.lock_login(unit.session, facts.login_id)
+    row = await queries.lock_login_with_person(unit.session, facts.login_id)
     now = clock.now()
-    if login is None or login.ended_at is not None or login.expires_at <= now or login.user_id != facts.user_id:
+    if row is None or row.id != facts.user_id:
         raise BadRefreshToken
-    if facts.generation == login.generation:
-        login.generation += 1
-        login.refreshed_at = now
-        login.expires_at = now + datetime.timedelta(seconds=auth.settings.refresh_token_seconds)
-        audit.record(unit, actor, Act.TOKEN_REFRESH, subject=f"login:{login.id}")
-    elif not service.is_within_grace(facts, login.generation, login.refreshed_at):
+    if not row.is_active:
+        raise InactiveUser
+    if row.ended_at is not None or row.expires_at <= now:
+        raise BadRefreshToken
+    actor = identity.actor_from(row, auth.settings, facts.login_id)
+    generation = row.generation
+    if facts.generation == generation:
+        ends_at = now + datetime.timedelta(seconds=auth.settings.refresh_token_seconds)
+        values = {"the_login": facts.login_id, "from_generation": generation, "begins_at": now, "ends_at": ends_at}
+        await unit.session.execute(queries.ADVANCE, values)
+        generation += 1
+        audit.record(unit, actor, Act.TOKEN_REFRESH, subject=f"login:{facts.login_id}")
+    elif not service.is_within_grace(facts, generation, row.refreshed_at):
         _end_after_reuse(unit, actor, facts.login_id)
         raise BadRefreshToken
-    return Grant(actor, TokenFacts(facts.user_id, facts.login_id, login.generation))
+    return Grant(actor, TokenFacts(facts.user_id, facts.login_id, generation))
 
 
 def _end_after_reuse(unit: Unit, actor: Actor, login_id: LoginId) -> None:

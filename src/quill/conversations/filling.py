@@ -11,8 +11,9 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from quill.conversations import queries
+from quill.conversations.appending import PREVIEW_CHARACTERS
 from quill.conversations.models import Conversation, ConversationOrganisation, ConversationParticipant, Message
-from quill.conversations.projection import PREVIEW_CHARACTERS, conversation_row, participant_row
+from quill.conversations.projection import conversation_row, participant_row
 from quill.ports.fhir_communication import ConversationFacts
 
 BLOCK_ROWS = 1000

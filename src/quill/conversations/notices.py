@@ -1,7 +1,8 @@
 """Who is told that something happened: devices through the outbox, open browsers through live events; ids only."""
 
+from collections.abc import Sequence
+
 from quill.access.service import Requirement
-from quill.conversations import queries
 from quill.identity.catalogue import ACCESS_PATIENT_RECORDS
 from quill.kit.ids import ConversationId, MessageId, PatientId, UserId
 from quill.outbox import service as outbox
@@ -13,17 +14,12 @@ READING = Requirement(competency=ACCESS_PATIENT_RECORDS, is_clinical=True)
 
 
 async def after_message(
-    unit: Unit, conversation_id: ConversationId, message_id: MessageId, patient_id: PatientId, sender_id: UserId
+    unit: Unit, conversation_id: ConversationId, message_id: MessageId, patient_id: PatientId, others: Sequence[UserId]
 ) -> None:
-    """Notify the other participants of a message, and whoever is looking.
+    """Notify the participants but for the sender of a message, and whoever is looking.
 
     Whether each of them may still read it is asked when they are told, which may be later than now.
     """
-    others = [
-        UserId(user_id)
-        for user_id in await queries.participant_ids(unit.session, conversation_id)
-        if user_id != sender_id
-    ]
     await outbox.enqueue_push(unit, user_ids=others, kind="message", facts={"conversation_id": str(conversation_id)})
     await outbox.publish(unit, LiveEvent("message", patient_id, conversation_id, facts={"message_id": str(message_id)}))
 

@@ -1,19 +1,19 @@
 """Conversations and messages as intents: how they are written to FHIR, and how they are projected into tables."""
 
 import datetime
-from typing import Any, cast
+from typing import Any
 
 import sqlalchemy as sa
 
 from quill.actor import Actor
 from quill.audit import service as audit
 from quill.audit.service import Act
-from quill.conversations import headers, notices, queries
-from quill.conversations.models import Conversation, ConversationOrganisation, ConversationParticipant, Message
-from quill.conversations.visibility import OWNER, PARTICIPANT
+from quill.conversations import appending, headers, notices, queries
+from quill.conversations.models import Conversation, ConversationOrganisation, ConversationParticipant
 from quill.errors import FhirRefused, StaleEdit
+from quill.kit.clock import rfc3339
 from quill.kit.documents import Document
-from quill.kit.ids import ConversationId, MessageId, PatientId, UserId
+from quill.kit.ids import ConversationId, PatientId, UserId
 from quill.ports.fhir import StoredResource
 from quill.ports.fhir_communication import (
     ConversationFacts,
@@ -23,9 +23,6 @@ from quill.ports.fhir_communication import (
     message_facts,
 )
 from quill.unit import Unit
-
-PREVIEW_CHARACTERS = 200
-SMALLEST_STEP = datetime.timedelta(microseconds=1)
 
 
 class ConversationKind:
@@ -61,7 +58,7 @@ class ConversationKind:
         facts, first = await _without_ended(unit, _facts_of(payload["header"])), _message_of(payload["message"])
         if await queries.find_number_of_conversation(unit.session, facts.fhir_id) is None:
             await _insert_conversation(unit, facts)
-            await _append(unit, first, ConversationId(facts.number), amends_id=None)
+            await appending.append(unit, first, ConversationId(facts.number), amends_id=None)
             audit.record(
                 unit,
                 actor,
@@ -92,9 +89,9 @@ class MessageKind:
     async def project(self, unit: Unit, actor: Actor, payload: Document) -> Document:
         """Add the message to its conversation, also to one closed meanwhile: it is in the record already."""
         facts = _message_of(payload["message"])
-        if await queries.find_number_of_message(unit.session, facts.fhir_id) is None:
-            conversation_id = ConversationId(payload["conversation_id"])
-            await _append(unit, facts, conversation_id, amends_id=payload["amends_id"])
+        conversation_id = ConversationId(payload["conversation_id"])
+        created_at, is_new = await appending.append(unit, facts, conversation_id, amends_id=payload["amends_id"])
+        if is_new:
             audit.record(
                 unit,
                 actor,
@@ -102,7 +99,7 @@ class MessageKind:
                 patient_id=PatientId(facts.patient_id),
                 subject=f"conversation:{conversation_id}",
             )
-        return {"message_id": facts.number}
+        return {"message_id": facts.number, "created_at": rfc3339(created_at)}
 
 
 class ChangeKind:
@@ -196,21 +193,6 @@ def participant_row(
     }
 
 
-def message_row(
-    facts: MessageFacts, conversation_id: int, *, created_at: datetime.datetime, amends_id: int | None
-) -> dict[str, Any]:
-    """Return the columns of ``message``."""
-    return {
-        "id": facts.number,
-        "fhir_communication_id": facts.fhir_id,
-        "conversation_id": conversation_id,
-        "sender_id": facts.sender_id,
-        "body": facts.body,
-        "amends_id": amends_id,
-        "created_at": created_at,
-    }
-
-
 async def _insert_conversation(unit: Unit, facts: ConversationFacts) -> None:
     session = unit.session
     await session.execute(sa.insert(Conversation), conversation_row(facts))
@@ -226,61 +208,6 @@ async def _insert_conversation(unit: Unit, facts: ConversationFacts) -> None:
                 for found in facts.organisation_ids
             ],
         )
-
-
-async def _append(unit: Unit, facts: MessageFacts, conversation_id: ConversationId, *, amends_id: int | None) -> None:
-    """Add a message as the newest of its conversation, count it for the others, and tell them."""
-    row = await _locked(unit, conversation_id)
-    created_at = facts.sent_at
-    if row.last_message_at is not None:
-        # Whoever has read up to a message must find everything that became visible later after it, also when it was
-        # sent a moment earlier and took longer to arrive.
-        created_at = max(created_at, row.last_message_at + SMALLEST_STEP)
-    await unit.session.execute(_INSERT_MESSAGE, message_row(facts, row.id, created_at=created_at, amends_id=amends_id))
-    row.last_message_at = created_at
-    row.last_message_preview = facts.body[:PREVIEW_CHARACTERS]
-    row.status = status_after_message(row.status, is_by_creator=facts.sender_id == row.created_by_user_id)
-    row.updated_at = max(row.updated_at, created_at)
-    await unit.session.flush()
-    await _show_activity(unit, row, unread_but_for=facts.sender_id)
-    await notices.after_message(
-        unit, conversation_id, MessageId(facts.number), PatientId(row.patient_id), UserId(facts.sender_id)
-    )
-
-
-def status_after_message(status: str, *, is_by_creator: bool) -> str:
-    """Return the status a message leaves a conversation in (decisions, rule 26)."""
-    if status == "resolved" or (status == "new" and not is_by_creator):
-        return "active"
-    return status
-
-
-# Executed with every message, so they are made once.
-_INSERT_MESSAGE = sa.insert(cast("sa.Table", Message.__table__))
-_SHOW_TO_PEOPLE = (
-    sa.update(PARTICIPANT)
-    .where(PARTICIPANT.c.conversation_id == sa.bindparam("in_conversation"))
-    .values(active_at=sa.bindparam("shown_at"))
-)
-_SHOW_AND_COUNT = _SHOW_TO_PEOPLE.values(
-    unread_count=PARTICIPANT.c.unread_count
-    + sa.cast(PARTICIPANT.c.user_id != sa.bindparam("unread_but_for", type_=sa.Integer()), sa.Integer)
-)
-_SHOW_TO_OWNERS = (
-    sa.update(OWNER)
-    .where(OWNER.c.conversation_id == sa.bindparam("in_conversation"))
-    .values(active_at=sa.bindparam("shown_at"))
-)
-
-
-async def _show_activity(unit: Unit, row: Conversation, *, unread_but_for: int | None = None) -> None:
-    """Repeat ``updated_at`` where lists are read from and, after a message, count it for all but its sender."""
-    values: dict[str, Any] = {"in_conversation": row.id, "shown_at": row.updated_at}
-    if unread_but_for is None:
-        await unit.session.execute(_SHOW_TO_PEOPLE, values)
-    else:
-        await unit.session.execute(_SHOW_AND_COUNT, values | {"unread_but_for": unread_but_for})
-    await unit.session.execute(_SHOW_TO_OWNERS, values)
 
 
 async def _bring_up_to_date(unit: Unit, row: Conversation, written: Document) -> None:
@@ -307,7 +234,7 @@ async def _bring_status_up_to_date(unit: Unit, row: Conversation, facts: Convers
     row.status_changed_by_user_id = facts.status_by
     row.updated_at = max(row.updated_at, facts.status_at)
     await unit.session.flush()
-    await _show_activity(unit, row)
+    await appending.show_activity(unit, ConversationId(row.id), row.updated_at)
     await notices.after_status(unit, ConversationId(row.id), PatientId(row.patient_id), row.status)
 
 
@@ -324,7 +251,7 @@ async def _bring_people_up_to_date(unit: Unit, row: Conversation, facts: Convers
             .execution_options(synchronize_session=False)
         )
     for user_id in sorted(wanted.keys() - known):
-        unread = await queries.count_after(unit.session, conversation_id, UserId(user_id), None)
+        unread = await queries.count_of_others(unit.session, conversation_id, UserId(user_id))
         await unit.session.execute(
             sa.insert(ConversationParticipant),
             participant_row(row.id, wanted[user_id], active_at=row.updated_at, unread_count=unread),
@@ -334,7 +261,7 @@ async def _bring_people_up_to_date(unit: Unit, row: Conversation, facts: Convers
 async def _locked(unit: Unit, conversation_id: ConversationId) -> Conversation:
     row = await queries.lock_conversation(unit.session, conversation_id)
     if row is None:
-        raise FhirRefused("The patient record store holds a message of no conversation Quill knows")
+        raise FhirRefused("The patient record store holds a header of no conversation Quill knows")
     return row
 
 

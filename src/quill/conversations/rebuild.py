@@ -10,8 +10,8 @@ from quill.actor import Actor
 from quill.audit import service as audit
 from quill.audit.service import Act
 from quill.conversations import filling, numbers, queries
+from quill.conversations.appending import message_row
 from quill.conversations.models import Conversation, ConversationOrganisation, ConversationParticipant, Message
-from quill.conversations.projection import message_row
 from quill.kit import ids
 from quill.ports.fhir import SearchQuery, StoredResource
 from quill.ports.fhir_communication import ConversationFacts, conversation_facts, is_header, message_facts

@@ -84,16 +84,13 @@ class Feed:
                 await self._signals.wait(outbox.LIVE, LOOK_SECONDS)
 
     async def _look(self) -> bool:
+        if not self._listeners:
+            # Nobody to tell. Whoever comes has events numbered first, and says from where to follow.
+            self._last_number = None
+        if self._last_number is None:
+            return False
         await outbox.number_events(self._database)
         async with self._database.reading() as session:
-            if not self._listeners:
-                _, newest = await outbox.event_bounds(session)
-                # Somebody may have come meanwhile, to whom less than this was told.
-                if not self._listeners:
-                    self._last_number = newest
-                return False
-            if self._last_number is None:
-                return False
             events = await outbox.list_events(session, self._last_number, BATCH)
         if not events:
             return False
@@ -103,7 +100,10 @@ class Feed:
         return len(events) == BATCH
 
     def follow_from(self, number: int) -> None:
-        """See to it that every event after this one is handed over; for a listener who has read the table up to it."""
+        """See to it that every event after this one is handed over; for a listener who has read the table up to it.
+
+        Nothing is looked up before somebody listens and has called this.
+        """
         if self._last_number is None or number < self._last_number:
             self._last_number = number
             self._signals.notify(outbox.LIVE)

@@ -2,7 +2,7 @@
 
 import datetime
 import functools
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any, cast
 
 import sqlalchemy as sa
@@ -26,22 +26,34 @@ _IS_DUE = sa.and_(
     sa.or_(_ENTRY.c.lease_until.is_(None), _ENTRY.c.lease_until <= _NOW),
 )
 _HAS_DUE = sa.select(sa.exists().where(_IS_DUE))
-_LOCK_DUE = (
-    sa.select(OutboxEntry)
+# A common table expression, because PostgreSQL may execute a subquery again for each row, and would then take too many.
+_DUE = (
+    sa.select(_ENTRY.c.id)
     .where(_IS_DUE)
     .order_by(_ENTRY.c.next_attempt_at)
     .limit(_LIMIT)
     .with_for_update(skip_locked=True)
+    .cte("due")
 )
-_LOCK_LEASED = (
-    sa.select(OutboxEntry)
+_TAKE_DUE: sa.sql.dml.ReturningUpdate[*tuple[Any, ...]] = (
+    sa.update(_ENTRY)
+    .where(_ENTRY.c.id.in_(sa.select(_DUE.c.id)))
+    .values(attempts=_ENTRY.c.attempts + 1, lease_until=sa.bindparam("leased_until"))
+    .returning(_ENTRY.c.id, _ENTRY.c.channel, _ENTRY.c.payload, _ENTRY.c.attempts, _ENTRY.c.give_up_at)
+)
+_SETTLE = (
+    sa.update(_ENTRY)
     .where(
         _ENTRY.c.id == sa.bindparam("the_entry"),
         _ENTRY.c.state == "pending",
         _ENTRY.c.attempts == sa.bindparam("at_attempt"),
     )
-    .with_for_update()
+    .values(lease_until=None, last_error=sa.bindparam("reason"))
+    .returning(_ENTRY.c.id)
 )
+# It may hold an address or a link, and nobody needs it any more.
+_CLOSE = _SETTLE.values(state=sa.bindparam("end_state"), closed_at=sa.bindparam("ended_at"), payload=None)
+_TRY_AGAIN = _SETTLE.values(next_attempt_at=sa.bindparam("again_at"))
 _LOCK_NUMBERING = sa.select(sa.func.pg_advisory_xact_lock(_NUMBERING_LOCK))
 _HAS_UNNUMBERED = sa.select(sa.exists().where(_EVENT.c.number.is_(None)))
 _EVENTS_AFTER: sa.Select[*tuple[Any, ...]] = (
@@ -58,14 +70,32 @@ async def has_due(session: AsyncSession, now: datetime.datetime) -> bool:
     return bool(await session.scalar(_HAS_DUE, {"due_at": now}))
 
 
-async def lock_due(session: AsyncSession, now: datetime.datetime, limit: int) -> list[OutboxEntry]:
-    """Return entries to deliver, locked: two workers never take the same one."""
-    return list(await session.scalars(_LOCK_DUE, {"due_at": now, "most": limit}))
+async def take_due(
+    session: AsyncSession, now: datetime.datetime, leased_until: datetime.datetime, limit: int
+) -> Sequence[sa.Row[*tuple[Any, ...]]]:
+    """Take entries to deliver under a lease, one attempt more counted: two workers never take the same one.
+
+    Returns:
+        ``id``, ``channel``, ``payload``, ``attempts`` and ``give_up_at`` of each.
+    """
+    values = {"due_at": now, "most": limit, "leased_until": leased_until}
+    return (await session.execute(_TAKE_DUE, values)).all()
 
 
-async def lock_leased(session: AsyncSession, entry_id: str, attempts: int) -> OutboxEntry | None:
-    """Return an entry that is still at this attempt, locked; ``None`` when another worker has taken it since."""
-    return (await session.scalars(_LOCK_LEASED, {"the_entry": entry_id, "at_attempt": attempts})).first()
+async def close(
+    session: AsyncSession, entry_id: str, attempt: int, *, state: str, at: datetime.datetime, reason: str | None
+) -> bool:
+    """Close an entry as ``sent`` or ``failed``; ``False`` when another worker has taken it since this attempt."""
+    values = {"the_entry": entry_id, "at_attempt": attempt, "end_state": state, "ended_at": at, "reason": reason}
+    return await session.scalar(_CLOSE, values) is not None
+
+
+async def try_again(
+    session: AsyncSession, entry_id: str, attempt: int, *, at: datetime.datetime, reason: str | None
+) -> bool:
+    """Let an entry wait for another attempt; ``False`` when another worker has taken it since this one."""
+    values = {"the_entry": entry_id, "at_attempt": attempt, "again_at": at, "reason": reason}
+    return await session.scalar(_TRY_AGAIN, values) is not None
 
 
 async def lock_sealed(session: AsyncSession, channels: Collection[str]) -> list[sa.Row[Any]]:
@@ -97,9 +127,12 @@ def _next_number() -> sa.ScalarSelect[int]:
     return sa.select(sa.func.coalesce(sa.func.max(_EVENT.c.number), 0) + 1).scalar_subquery()
 
 
-INSERT_EVENT = sa.insert(_EVENT)
+INSERT_ENTRY = sa.insert(_ENTRY)
+"""Put an entry in the queue."""
+# Nobody asks for the id the database gives an event.
+INSERT_EVENT = sa.insert(_EVENT).inline()
 """Keep a live event, which is numbered once it is visible."""
-INSERT_NUMBERED_EVENT = sa.insert(_EVENT).values(number=_next_number())
+INSERT_NUMBERED_EVENT = INSERT_EVENT.values(number=_next_number())
 """Keep a live event under the next number; for who is the only writer."""
 
 

@@ -12,7 +12,6 @@ from quill.kit.database import Database
 from quill.kit.documents import Document, dumps, loads
 from quill.kit.ids import ConversationId, PatientId, UserId
 from quill.outbox import queries, templates
-from quill.outbox.models import OutboxEntry
 from quill.outbox.payloads import Payloads
 from quill.settings import Settings
 from quill.unit import Unit
@@ -61,7 +60,7 @@ async def enqueue_mail(unit: Unit, *, to: str, template: str, facts: dict[str, s
     """
     templates.check(template, facts)
     payload: Document = {"to": to, "template": template, "facts": facts}
-    insert_entry(unit.session, Payloads(unit.settings), "mail", payload, templates.maximum_age(template))
+    await insert_entry(unit.session, Payloads(unit.settings), "mail", payload, templates.maximum_age(template))
     unit.after_commit(_waker(unit, WORK))
 
 
@@ -81,7 +80,7 @@ async def enqueue_push(unit: Unit, *, user_ids: Sequence[UserId], kind: str, fac
     if not user_ids:
         return
     payload: Document = {"user_ids": sorted(set(user_ids)), "kind": kind, "facts": facts}
-    insert_entry(unit.session, Payloads(unit.settings), "push", payload, PUSH_MAXIMUM_AGE)
+    await insert_entry(unit.session, Payloads(unit.settings), "push", payload, PUSH_MAXIMUM_AGE)
     unit.after_commit(_waker(unit, WORK))
 
 
@@ -111,23 +110,22 @@ def is_mail_configured(settings: Settings) -> bool:
     return settings.smtp_url is not None
 
 
-def insert_entry(
+async def insert_entry(
     session: AsyncSession, payloads: Payloads, channel: Channel, payload: Document, maximum_age: datetime.timedelta
 ) -> None:
     """Add an entry to a session's transaction; for the worker and this service."""
     now, entry_id = clock.now(), ids.new_uuid()
-    session.add(
-        OutboxEntry(
-            id=entry_id,
-            channel=channel,
-            payload=payloads.kept(channel, entry_id, payload),
-            state="pending",
-            attempts=0,
-            next_attempt_at=now,
-            give_up_at=now + maximum_age,
-            created_at=now,
-        )
-    )
+    row = {
+        "id": entry_id,
+        "channel": channel,
+        "payload": payloads.kept(channel, entry_id, payload),
+        "state": "pending",
+        "attempts": 0,
+        "next_attempt_at": now,
+        "give_up_at": now + maximum_age,
+        "created_at": now,
+    }
+    await session.execute(queries.INSERT_ENTRY, row)
 
 
 def _waker(unit: Unit, name: str) -> Callable[[], Awaitable[None]]:

@@ -141,27 +141,29 @@ class Worker:
             await self.tidy()
 
     async def _begin_some(self) -> bool:
-        taken = await self._take(SLOTS - len(self._active))
+        """Begin what is due, as far as there is room; tell whether there may be more."""
+        room = SLOTS - len(self._active)
+        taken = await self._take(room)
         for entry in taken:
             task = asyncio.create_task(self._deliver(entry), name="outbox-delivery")
             self._active.add(task)
             task.add_done_callback(self._active.discard)
-        return bool(taken)
+        return len(taken) >= room
 
     async def _take(self, limit: int) -> list[_Taken]:
         now = clock.now()
+        if limit < 1 or (self._database.is_sqlite and not await self._has_due(now)):
+            return []
+        async with self._database.one_statement() as session:
+            rows = await queries.take_due(session, now, now + LEASE, limit)
+        return [
+            _Taken(row.id, _channel(row.channel), row.payload or "{}", row.attempts, row.give_up_at) for row in rows
+        ]
+
+    async def _has_due(self, now: datetime.datetime) -> bool:
+        """Tell whether anything is to be taken; on SQLite, where looking for it to take it would stop every writer."""
         async with self._database.reading() as session:
-            if limit < 1 or not await queries.has_due(session, now):
-                return []
-        async with self._database.writing() as session:
-            entries = await queries.lock_due(session, now, limit)
-            for entry in entries:
-                entry.attempts += 1
-                entry.lease_until = now + LEASE
-            return [
-                _Taken(entry.id, _channel(entry), entry.payload or "{}", entry.attempts, entry.give_up_at)
-                for entry in entries
-            ]
+            return await queries.has_due(session, now)
 
     async def _deliver(self, entry: _Taken) -> None:
         """Try once and note how it ended; should even that fail, the lease brings the entry back."""
@@ -187,24 +189,22 @@ class Worker:
 
     async def _settle(self, taken: _Taken, settlement: Settlement) -> None:
         delivery, now = settlement.delivery, clock.now()
-        async with self._database.writing() as session:
-            entry = await queries.lock_leased(session, taken.id, taken.attempts)
-            if entry is None:
-                return
-            entry.lease_until = None
-            entry.last_error = delivery.reason[:60] or None
-            pause = max(pause_seconds(entry.attempts), float(delivery.retry_after_seconds or 0))
-            again_at = now + datetime.timedelta(seconds=pause)
-            if delivery.outcome == "retry" and again_at < entry.give_up_at:
-                entry.next_attempt_at = again_at
+        pause = max(pause_seconds(taken.attempts), float(delivery.retry_after_seconds or 0))
+        again_at = now + datetime.timedelta(seconds=pause)
+        state = "sent" if delivery.outcome == "delivered" else "failed"
+        if delivery.outcome == "retry" and again_at < taken.give_up_at:
+            state = "pending"
+        reason = delivery.reason[:60] or None
+        opened = self._database.writing() if settlement.follow_ups else self._database.one_statement()
+        async with opened as session:
+            if state == "pending":
+                is_ours = await queries.try_again(session, taken.id, taken.attempts, at=again_at, reason=reason)
             else:
-                entry.state = "sent" if delivery.outcome == "delivered" else "failed"
-                entry.closed_at = now
-                # It may hold an address or a link, and nobody needs it any more.
-                entry.payload = None
+                is_ours = await queries.close(session, taken.id, taken.attempts, state=state, at=now, reason=reason)
+            if not is_ours:
+                return
             for payload in settlement.follow_ups:
-                insert_entry(session, self._payloads, taken.channel, payload, entry.give_up_at - now)
-            state = entry.state
+                await insert_entry(session, self._payloads, taken.channel, payload, taken.give_up_at - now)
         if settlement.follow_ups:
             self._signals.notify(WORK)
         if delivery.outcome != "delivered":
@@ -218,5 +218,5 @@ class Worker:
             )
 
 
-def _channel(entry: OutboxEntry) -> Channel:
-    return "mail" if entry.channel == "mail" else "push"
+def _channel(name: str) -> Channel:
+    return "mail" if name == "mail" else "push"

@@ -87,6 +87,11 @@ async def find_activity(session: AsyncSession, patient_id: PatientId) -> bool | 
     return await session.scalar(_ACTIVITY, {"subject": patient_id})
 
 
+def activity_of(patient_id: sa.ColumnElement[str]) -> sa.ScalarSelect[bool]:
+    """Return ``find_activity`` of the patient a column names, as an expression."""
+    return sa.select(_INDEX.c.is_active).where(_INDEX.c.patient_id == patient_id).scalar_subquery()
+
+
 _DOCUMENT_OF = (
     sa.select(_INDEX.c.version, _DOCUMENT.c.document)
     .join(_DOCUMENT, _DOCUMENT.c.patient_id == _INDEX.c.patient_id)

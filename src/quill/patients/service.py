@@ -78,7 +78,25 @@ async def check_takes_entries(reader: Reader, patient_id: PatientId) -> None:
         PatientNotFound: 404, Quill knows no such patient.
         PatientDeactivated: 409, the record takes no new entries.
     """
-    is_active = await queries.find_activity(reader.session, patient_id)
+    refuse_entries(await queries.find_activity(reader.session, patient_id))
+
+
+def activity_of(patient_id: sa.ColumnElement[str]) -> sa.ScalarSelect[bool]:
+    """Return what ``refuse_entries`` goes by, as an expression for the statements of other slices.
+
+    Args:
+        patient_id: a column that names the patient.
+    """
+    return queries.activity_of(patient_id)
+
+
+def refuse_entries(is_active: bool | None) -> None:
+    """Refuse as ``check_takes_entries`` does, where ``activity_of`` a patient is known.
+
+    Raises:
+        PatientNotFound: 404, ``None``: Quill knows no such patient.
+        PatientDeactivated: 409, the record takes no new entries.
+    """
     if is_active is None:
         raise PatientNotFound
     if not is_active:

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
-from quill.conversations.projection import PREVIEW_CHARACTERS
+from quill.conversations.appending import PREVIEW_CHARACTERS
 from tests.live.crashes.ledger import Kind, Ledger, Operation, Outcome
 from tests.live.crashes.reading import Found, Index, Row, Shown, Tables
 from tests.live.crashes.stores import Held

@@ -7,14 +7,14 @@ import datetime
 import itertools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, cast
+from typing import cast
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from quill.adapters.fhir import queries
+from quill.adapters.fhir.embedded_creating import INSERT_SEARCH_KEY, INSERT_VERSION, RESOURCE, SEARCH_KEY, create
 from quill.adapters.fhir.embedded_rows import (
     EPOCH,
     SMALLEST_STEP,
@@ -26,7 +26,6 @@ from quill.adapters.fhir.embedded_rows import (
     stored_of,
     version_row,
 )
-from quill.adapters.fhir.models import FhirResource, FhirResourceVersion, FhirSearchKey
 from quill.adapters.fhir.search_keys import NOTHING, SearchKeys, may_match, search_keys_of
 from quill.errors import FhirUnavailable, InvalidCursor, InvalidRecord, StaleEdit
 from quill.kit import clock
@@ -37,16 +36,6 @@ from quill.ports.fhir import FIRST_MEMBERS, OVERLAP, ChangePage, ResourcePage, R
 from quill.ports.fhir_content import same_content
 from quill.ports.fhir_json import is_storable
 from quill.ports.fhir_resources import check_resource
-
-_RESOURCE = cast("sa.Table", FhirResource.__table__)
-_VERSION = cast("sa.Table", FhirResourceVersion.__table__)
-_SEARCH_KEY = cast("sa.Table", FhirSearchKey.__table__)
-_INSERT_UNLESS_THERE = {
-    "postgresql": postgresql.insert(_RESOURCE).on_conflict_do_nothing(),
-    "sqlite": sqlite.insert(_RESOURCE).on_conflict_do_nothing(),
-}
-_INSERT_VERSION = sa.insert(_VERSION)
-_INSERT_SEARCH_KEY = sa.insert(_SEARCH_KEY)
 
 BLOCK_ROWS = 1000
 """Rows sent to the database at once."""
@@ -77,8 +66,8 @@ class EmbeddedFhirStore:
     async def write(self, document: Document, *, if_match: int | None = None) -> StoredResource:
         """Write a resource under the id it carries; the same content again makes no new version.
 
-        A resource that does not exist is written with three statements, a change with four, two more when what the
-        resource is found by changes.
+        A resource that does not exist is written with three statements, on PostgreSQL with one; a change with four,
+        two more when what the resource is found by changes.
 
         Raises:
             StaleEdit: 412, the current version is not ``if_match``.
@@ -240,18 +229,11 @@ class EmbeddedFhirStore:
 
     async def _add(self, stored: StoredResource, keys: SearchKeys, versions: Sequence[StoredResource]) -> bool:
         """Write a new resource, its current version and all of them; tell whether its id was free."""
-        row = current_row(stored, keys)
         with _translated():
-            dialect = self._session.get_bind().dialect.name
-            # A writer who comes second waits here for the first one's transaction, then inserts nothing.
-            result = await self._session.execute(
-                _INSERT_UNLESS_THERE[dialect], row, execution_options={"preserve_rowcount": True}
-            )
-            if cast("sa.CursorResult[Any]", result).rowcount == 0:
+            if not await create(self._session, stored, keys):
                 return False
-            await self._session.execute(_INSERT_VERSION, [version_row(version) for version in versions])
-            if keys.many:
-                await self._session.execute(_INSERT_SEARCH_KEY, key_rows(stored, keys))
+            if earlier := [version_row(version) for version in versions if version is not stored]:
+                await self._session.execute(INSERT_VERSION, earlier)
         return True
 
     async def _insert_all(self, block: Sequence[StoredResource]) -> None:
@@ -260,10 +242,10 @@ class EmbeddedFhirStore:
         current = [row | search_columns(its) for row, its in zip(versions, keys, strict=True)]
         many = [row for stored, its in zip(block, keys, strict=True) for row in key_rows(stored, its)]
         with _translated(but=IntegrityError):
-            await self._session.execute(sa.insert(_RESOURCE), current)
-            await self._session.execute(_INSERT_VERSION, versions)
+            await self._session.execute(sa.insert(RESOURCE), current)
+            await self._session.execute(INSERT_VERSION, versions)
             if many:
-                await self._session.execute(_INSERT_SEARCH_KEY, many)
+                await self._session.execute(INSERT_SEARCH_KEY, many)
 
     async def _replace(
         self,
@@ -275,15 +257,15 @@ class EmbeddedFhirStore:
         """Write the next version of a resource whose row is locked, or several of which the last is the current one."""
         rows = [version_row(version) for version in versions or [stored]]
         with _translated():
-            this_one = (_RESOURCE.c.resource_type == stored.resource_type) & (_RESOURCE.c.id == stored.id)
-            await self._session.execute(sa.update(_RESOURCE).where(this_one).values(current_row(stored, after)))
-            await self._session.execute(_INSERT_VERSION, rows)
+            this_one = (RESOURCE.c.resource_type == stored.resource_type) & (RESOURCE.c.id == stored.id)
+            await self._session.execute(sa.update(RESOURCE).where(this_one).values(current_row(stored, after)))
+            await self._session.execute(INSERT_VERSION, rows)
             if after.many == before.many:
                 return
-            its_keys = (_SEARCH_KEY.c.resource_type == stored.resource_type) & (_SEARCH_KEY.c.id == stored.id)
-            await self._session.execute(sa.delete(_SEARCH_KEY).where(its_keys))
+            its_keys = (SEARCH_KEY.c.resource_type == stored.resource_type) & (SEARCH_KEY.c.id == stored.id)
+            await self._session.execute(sa.delete(SEARCH_KEY).where(its_keys))
             if after.many:
-                await self._session.execute(_INSERT_SEARCH_KEY, key_rows(stored, after))
+                await self._session.execute(INSERT_SEARCH_KEY, key_rows(stored, after))
 
     async def _serialise_creation(self, name: str) -> None:
         """Let conditional creations of one identifier pass one at a time until the transaction ends.

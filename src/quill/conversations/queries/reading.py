@@ -3,13 +3,13 @@
 import datetime
 import functools
 from collections.abc import Collection, Sequence
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from quill.actor import Actor, Level
-from quill.conversations.models import Conversation, ConversationParticipant, Message, ParticipationEnd
+from quill.conversations.models import ConversationParticipant, Message, ParticipationEnd
 from quill.conversations.visibility import CONVERSATION, OWNER, PARTICIPANT, Rule, visible_conversations
 from quill.identity import service as identity
 from quill.identity.terms import ActorShape, actor_values
@@ -24,24 +24,24 @@ Mark: TypeAlias = tuple[datetime.datetime, int]
 """A place in an order by time: the instant and the number of a row."""
 
 
-HIGHEST_NUMBER = 2**31 - 1
-"""No conversation has a higher one; PostgreSQL refuses to compare its column with more."""
+_HIGHEST_NUMBER = 2**31 - 1
 
 MARK: sa.ColumnElement[Any] = sa.tuple_(
     sa.bindparam("mark_instant", type_=UtcDateTime()), sa.bindparam("mark_number", type_=sa.BigInteger())
 )
 """The mark a statement made once is executed with, by ``mark_values``."""
 
-_CONVERSATION_ID = sa.bindparam("in_conversation", type_=sa.Integer())
-_MESSAGE_ID = sa.bindparam("the_message", type_=sa.BigInteger())
-_FHIR_ID = sa.bindparam("the_fhir_id", type_=sa.String(64))
+CONVERSATION_ID = sa.bindparam("in_conversation", type_=sa.Integer())
+MESSAGE_ID = sa.bindparam("the_message", type_=sa.BigInteger())
+FHIR_ID = sa.bindparam("the_fhir_id", type_=sa.String(64))
+READER_ID = sa.bindparam("reader_id", type_=sa.Integer())
 
 _KINDS_OF_READERS = (Level.ADMIN, Level.STAFF, Level.PATIENT)
 """Those between whom the rule tells, each with whoever reaches it and not the one before."""
 
-_MESSAGE = Message.__table__
-_MESSAGE_KEY: sa.ColumnElement[Any] = sa.tuple_(_MESSAGE.c.created_at, _MESSAGE.c.id)
-_MINE = PARTICIPANT.alias("mine")
+MESSAGE = cast("sa.Table", Message.__table__)
+_MESSAGE_KEY: sa.ColumnElement[Any] = sa.tuple_(MESSAGE.c.created_at, MESSAGE.c.id)
+MINE = PARTICIPANT.alias("mine")
 _CONVERSATIONS: Select = sa.select(
     CONVERSATION.c.id,
     CONVERSATION.c.fhir_conversation_id,
@@ -56,8 +56,8 @@ _CONVERSATIONS: Select = sa.select(
     CONVERSATION.c.include_patient_as_participant,
     CONVERSATION.c.last_message_preview,
     CONVERSATION.c.last_message_at,
-    _MINE.c.role.label("my_role"),
-    _MINE.c.unread_count.label("my_unread_count"),
+    MINE.c.role.label("my_role"),
+    MINE.c.unread_count.label("my_unread_count"),
 )
 _PEOPLE: Select = (
     sa.select(
@@ -73,16 +73,21 @@ _PEOPLE: Select = (
     .order_by(PARTICIPANT.c.conversation_id, PARTICIPANT.c.joined_at, PARTICIPANT.c.user_id)
 )
 _MESSAGES: Select = sa.select(
-    _MESSAGE.c.id,
-    _MESSAGE.c.fhir_communication_id,
-    _MESSAGE.c.conversation_id,
-    _MESSAGE.c.sender_id,
-    _MESSAGE.c.body,
-    _MESSAGE.c.amends_id,
-    _MESSAGE.c.created_at,
+    MESSAGE.c.id,
+    MESSAGE.c.fhir_communication_id,
+    MESSAGE.c.conversation_id,
+    MESSAGE.c.sender_id,
+    MESSAGE.c.body,
+    MESSAGE.c.amends_id,
+    MESSAGE.c.created_at,
     identity.PERSON_USERNAME.label("sender_username"),
     identity.PERSON_DISPLAY_NAME.label("sender_display_name"),
-).where(_MESSAGE.c.sender_id == identity.PERSON_ID)
+).where(MESSAGE.c.sender_id == identity.PERSON_ID)
+
+
+def is_number(conversation_id: ConversationId) -> bool:
+    """Tell whether a conversation may have this number; PostgreSQL refuses to compare its column with a higher one."""
+    return 0 < conversation_id <= _HIGHEST_NUMBER
 
 
 def mark_values(mark: Mark | None) -> dict[str, Any]:
@@ -93,24 +98,27 @@ def mark_values(mark: Mark | None) -> dict[str, Any]:
 def conversation_select(actor: ActorShape) -> Select:
     """Select conversations, each with the actor's own participation: ``my_role`` is ``None`` without one."""
     return _CONVERSATIONS.outerjoin_from(
-        CONVERSATION, _MINE, sa.and_(_MINE.c.conversation_id == CONVERSATION.c.id, actor.is_user(_MINE.c.user_id))
+        CONVERSATION, MINE, sa.and_(MINE.c.conversation_id == CONVERSATION.c.id, actor.is_user(MINE.c.user_id))
     )
 
 
 @functools.cache
-def _conversation_where(actor: ActorShape, rule: Rule) -> Select:
-    return conversation_select(actor).where(CONVERSATION.c.id == _CONVERSATION_ID, rule(actor))
+def conversation_where(actor: ActorShape, rule: Rule) -> Select:
+    """Select one conversation, if a rule of ``visibility`` lets the actor have it."""
+    return conversation_select(actor).where(CONVERSATION.c.id == CONVERSATION_ID, rule(actor))
 
 
 async def find_where(session: AsyncSession, actor: Actor, conversation_id: ConversationId, rule: Rule) -> Row | None:
     """Return a conversation if a rule of ``visibility`` lets the actor have it."""
-    statement = _conversation_where(ActorShape.of(actor), rule)
+    if not is_number(conversation_id):
+        return None
+    statement = conversation_where(ActorShape.of(actor), rule)
     return (await session.execute(statement, actor_values(actor) | {"in_conversation": conversation_id})).first()
 
 
 @functools.cache
 def _readable(actor: ActorShape) -> sa.Select[int]:
-    return sa.select(CONVERSATION.c.id).where(CONVERSATION.c.id == _CONVERSATION_ID, visible_conversations(actor))
+    return sa.select(CONVERSATION.c.id).where(CONVERSATION.c.id == CONVERSATION_ID, visible_conversations(actor))
 
 
 async def may_read(session: AsyncSession, actor: Actor, conversation_id: ConversationId) -> bool:
@@ -136,7 +144,7 @@ def _readers_of_kind(level: Level) -> Select:
     return (
         sa.select(anybody.user_id)
         .join_from(CONVERSATION, anybody.table, is_meant)
-        .where(CONVERSATION.c.id == _CONVERSATION_ID, visible_conversations(anybody))
+        .where(CONVERSATION.c.id == CONVERSATION_ID, visible_conversations(anybody))
     )
 
 
@@ -159,7 +167,7 @@ async def participants(session: AsyncSession, conversation_ids: Collection[int])
 
 _PARTICIPANT_IDS = (
     sa.select(PARTICIPANT.c.user_id)
-    .where(PARTICIPANT.c.conversation_id == _CONVERSATION_ID)
+    .where(PARTICIPANT.c.conversation_id == CONVERSATION_ID)
     .order_by(PARTICIPANT.c.user_id)
 )
 
@@ -170,8 +178,8 @@ async def participant_ids(session: AsyncSession, conversation_id: ConversationId
 
 
 _NEWEST_MESSAGES = (
-    _MESSAGES.where(_MESSAGE.c.conversation_id == _CONVERSATION_ID)
-    .order_by(_MESSAGE.c.created_at.desc(), _MESSAGE.c.id.desc())
+    _MESSAGES.where(MESSAGE.c.conversation_id == CONVERSATION_ID)
+    .order_by(MESSAGE.c.created_at.desc(), MESSAGE.c.id.desc())
     .limit(sa.bindparam("most", type_=sa.Integer()))
 )
 _OLDER_MESSAGES = _NEWEST_MESSAGES.where(_MESSAGE_KEY < MARK)
@@ -186,7 +194,7 @@ async def newest_messages(
     return (await session.execute(statement, values)).all()
 
 
-_ONE_MESSAGE = _MESSAGES.where(_MESSAGE.c.id == _MESSAGE_ID)
+_ONE_MESSAGE = _MESSAGES.where(MESSAGE.c.id == MESSAGE_ID)
 
 
 async def message(session: AsyncSession, message_id: MessageId) -> Row:
@@ -195,12 +203,12 @@ async def message(session: AsyncSession, message_id: MessageId) -> Row:
 
 
 _PLACE: Select = sa.select(
-    _MESSAGE.c.id,
-    _MESSAGE.c.conversation_id,
-    _MESSAGE.c.sender_id,
-    _MESSAGE.c.created_at,
-    _MESSAGE.c.fhir_communication_id,
-).where(_MESSAGE.c.id == _MESSAGE_ID)
+    MESSAGE.c.id,
+    MESSAGE.c.conversation_id,
+    MESSAGE.c.sender_id,
+    MESSAGE.c.created_at,
+    MESSAGE.c.fhir_communication_id,
+).where(MESSAGE.c.id == MESSAGE_ID)
 
 
 async def find_place(session: AsyncSession, message_id: MessageId) -> Row | None:
@@ -208,13 +216,13 @@ async def find_place(session: AsyncSession, message_id: MessageId) -> Row | None
     return (await session.execute(_PLACE, {"the_message": message_id})).first()
 
 
-_MESSAGE_NUMBER = sa.select(_MESSAGE.c.id).where(_MESSAGE.c.fhir_communication_id == _FHIR_ID)
-_CONVERSATION_NUMBER = sa.select(CONVERSATION.c.id).where(CONVERSATION.c.fhir_conversation_id == _FHIR_ID)
+_MESSAGE_TIME = sa.select(MESSAGE.c.created_at).where(MESSAGE.c.fhir_communication_id == FHIR_ID)
+_CONVERSATION_NUMBER = sa.select(CONVERSATION.c.id).where(CONVERSATION.c.fhir_conversation_id == FHIR_ID)
 
 
-async def find_number_of_message(session: AsyncSession, fhir_id: str) -> int | None:
-    """Return the number of a message that has been projected already."""
-    return await session.scalar(_MESSAGE_NUMBER, {"the_fhir_id": fhir_id})
+async def find_time_of_message(session: AsyncSession, fhir_id: str) -> datetime.datetime | None:
+    """Return the time of a message that has been projected already."""
+    return await session.scalar(_MESSAGE_TIME, {"the_fhir_id": fhir_id})
 
 
 async def find_number_of_conversation(session: AsyncSession, fhir_id: str) -> int | None:
@@ -222,66 +230,17 @@ async def find_number_of_conversation(session: AsyncSession, fhir_id: str) -> in
     return await session.scalar(_CONVERSATION_NUMBER, {"the_fhir_id": fhir_id})
 
 
-_NEWEST_PLACE: Select = (
-    sa.select(_MESSAGE.c.id, _MESSAGE.c.created_at)
-    .where(_MESSAGE.c.conversation_id == _CONVERSATION_ID)
-    .order_by(_MESSAGE.c.created_at.desc(), _MESSAGE.c.id.desc())
-    .limit(1)
+COUNT_OF_OTHERS = sa.select(sa.func.count()).where(
+    MESSAGE.c.conversation_id == CONVERSATION_ID, MESSAGE.c.sender_id != READER_ID
 )
+"""How many messages of others there are for a reader."""
+COUNT_AFTER = COUNT_OF_OTHERS.where(_MESSAGE_KEY > MARK)
+"""How many of them stand after a mark."""
 
 
-async def newest_place(session: AsyncSession, conversation_id: ConversationId) -> Row | None:
-    """Return id and time of a conversation's newest message."""
-    return (await session.execute(_NEWEST_PLACE, {"in_conversation": conversation_id})).first()
-
-
-_COUNT_OF_OTHERS = sa.select(sa.func.count()).where(
-    _MESSAGE.c.conversation_id == _CONVERSATION_ID,
-    _MESSAGE.c.sender_id != sa.bindparam("reader_id", type_=sa.Integer()),
-)
-_COUNT_AFTER = _COUNT_OF_OTHERS.where(_MESSAGE_KEY > MARK)
-
-
-async def count_after(
-    session: AsyncSession, conversation_id: ConversationId, user_id: UserId, after: Mark | None
-) -> int:
-    """Return how many messages of others stand after a sort key (``created_at``, id); all of them without one."""
-    statement = _COUNT_OF_OTHERS if after is None else _COUNT_AFTER
-    values = {"in_conversation": conversation_id, "reader_id": user_id} | mark_values(after)
-    return await session.scalar(statement, values) or 0
-
-
-# The lock leaves the key alone, so that PostgreSQL's own looks at it, for rows that refer to it, need not wait.
-_LOCK_CONVERSATION = (
-    sa.select(Conversation)
-    .where(CONVERSATION.c.id == _CONVERSATION_ID)
-    .with_for_update(key_share=True)
-    .execution_options(populate_existing=True)
-)
-
-
-async def lock_conversation(session: AsyncSession, conversation_id: ConversationId) -> Conversation | None:
-    """Return a conversation's row, locked: its messages become visible one by one, in the order of their times."""
-    return (await session.scalars(_LOCK_CONVERSATION, {"in_conversation": conversation_id})).first()
-
-
-_LOCK_PARTICIPANT = (
-    sa.select(ConversationParticipant)
-    .where(
-        PARTICIPANT.c.conversation_id == _CONVERSATION_ID,
-        PARTICIPANT.c.user_id == sa.bindparam("reader_id", type_=sa.Integer()),
-    )
-    .with_for_update()
-    .execution_options(populate_existing=True)
-)
-
-
-async def lock_participant(
-    session: AsyncSession, conversation_id: ConversationId, user_id: UserId
-) -> ConversationParticipant | None:
-    """Return a participation, locked: a message is counted before or after a reading, never lost between."""
-    values = {"in_conversation": conversation_id, "reader_id": user_id}
-    return (await session.scalars(_LOCK_PARTICIPANT, values)).first()
+async def count_of_others(session: AsyncSession, conversation_id: ConversationId, user_id: UserId) -> int:
+    """Return how many messages of others there are for somebody who has read nothing yet."""
+    return await session.scalar(COUNT_OF_OTHERS, {"in_conversation": conversation_id, "reader_id": user_id}) or 0
 
 
 async def participations(session: AsyncSession, user_id: UserId, patient_id: PatientId) -> list[ConversationId]:
@@ -300,13 +259,6 @@ async def participation_ends(session: AsyncSession, patient_id: PatientId) -> di
     statement = sa.select(ParticipationEnd.user_id, ParticipationEnd.ended_at)
     rows = await session.execute(statement.where(ParticipationEnd.patient_id == patient_id))
     return {row.user_id: row.ended_at for row in rows}
-
-
-async def lock_participation_end(
-    session: AsyncSession, patient_id: PatientId, user_id: UserId
-) -> ParticipationEnd | None:
-    """Return when somebody's access to a patient ended last, locked."""
-    return await session.get(ParticipationEnd, (patient_id, user_id), with_for_update=True, populate_existing=True)
 
 
 def participations_that_are_over() -> sa.ColumnElement[bool]:

@@ -3,11 +3,11 @@
 from quill.actor import Actor
 from quill.audit.service import Act
 from quill.conversations import headers, queries
-from quill.conversations.projection import CHANGE_KIND, SMALLEST_STEP
+from quill.conversations.appending import SMALLEST_STEP
+from quill.conversations.projection import CHANGE_KIND
 from quill.conversations.queries import Row
 from quill.conversations.schemas import ConversationOut
 from quill.conversations.service import finding, wire
-from quill.errors import ConversationNotFound
 from quill.intents import service as intents
 from quill.intents.service import Wish
 from quill.kit import clock
@@ -27,12 +27,9 @@ async def set_status(unit: Unit, actor: Actor, conversation_id: ConversationId, 
         Unavailable: 502 or 503, the FHIR store did not take it; the status is what it was.
     """
     row = await finding.find_writable(unit, actor, conversation_id, Act.CONVERSATION_CHANGE)
-    locked = await queries.lock_conversation(unit.session, conversation_id)
-    if locked is None:
-        raise ConversationNotFound
-    if locked.status != status:
+    if row.status != status:
         # Later than the change before and than every message so far, so that a rebuilding sees the same order.
-        at = max(clock.now(), locked.updated_at + SMALLEST_STEP, locked.status_changed_at + SMALLEST_STEP)
+        at = max(clock.now(), row.updated_at + SMALLEST_STEP, row.status_changed_at + SMALLEST_STEP)
         wanted = headers.setting_status(status, at, actor.person_id)
         await change(unit, actor, row, wanted, Act.CONVERSATION_CHANGE)
         row = await finding.find_readable(unit, actor, conversation_id, Act.CONVERSATION_CHANGE)

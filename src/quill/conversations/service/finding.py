@@ -25,14 +25,8 @@ async def find_readable(reader: Reader, actor: Actor, conversation_id: Conversat
         ConversationNotFound: 404, there is none; a refusal is in the audit trail.
         CompetencyMissing: 403, the actor may not read records.
     """
-    row = None
-    if 0 < conversation_id <= queries.HIGHEST_NUMBER:
-        row = await queries.find_where(reader.session, actor, conversation_id, visible_conversations)
-    if row is None:
-        audit.record_refusal(reader, actor, act, reason="not_readable", subject=f"conversation:{conversation_id}")
-        raise ConversationNotFound
-    access.check_rights(reader, actor, READING, patient_id=PatientId(row.patient_id))
-    return row
+    row = await queries.find_where(reader.session, actor, conversation_id, visible_conversations)
+    return _checked(reader, actor, conversation_id, act, row)
 
 
 async def may_read(session: AsyncSession, actor: Actor, conversation_id: ConversationId) -> bool:
@@ -53,7 +47,9 @@ async def who_may_read(
 async def find_writable(
     unit: Unit, actor: Actor, conversation_id: ConversationId, act: Act, *, sentence: str | None = None
 ) -> Row:
-    """Return a conversation the actor takes part in, about a patient whose record takes entries.
+    """Return a conversation the actor takes part in, about a patient whose record takes entries; its row is locked.
+
+    What is written in a conversation becomes visible one by one, so whoever writes waits for those before.
 
     Args:
         unit: the transaction.
@@ -68,11 +64,20 @@ async def find_writable(
         NotParticipant: 403, the actor may only read.
         PatientDeactivated: 409, the record takes no new entries.
     """
-    row = await find_readable(unit, actor, conversation_id, act)
+    found = await queries.lock_where(unit.session, actor, conversation_id, visible_conversations)
+    row = _checked(unit, actor, conversation_id, act, found)
     if row.my_role is None:
         record_refusal(unit, actor, act, row, NotParticipant.code)
         raise NotParticipant(sentence)
-    await patients.check_takes_entries(unit, PatientId(row.patient_id))
+    patients.refuse_entries(row.patient_is_active)
+    return row
+
+
+def _checked(reader: Reader, actor: Actor, conversation_id: ConversationId, act: Act, row: Row | None) -> Row:
+    if row is None:
+        audit.record_refusal(reader, actor, act, reason="not_readable", subject=f"conversation:{conversation_id}")
+        raise ConversationNotFound
+    access.check_rights(reader, actor, READING, patient_id=PatientId(row.patient_id))
     return row
 
 

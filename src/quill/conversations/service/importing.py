@@ -9,8 +9,8 @@ from quill.actor import Actor
 from quill.audit import service as audit
 from quill.audit.service import Act
 from quill.conversations import filling, numbers
+from quill.conversations.appending import SMALLEST_STEP, message_row
 from quill.conversations.models import Message
-from quill.conversations.projection import SMALLEST_STEP, message_row
 from quill.identity import service as identity
 from quill.kit import ids
 from quill.kit.documents import Document

@@ -1,11 +1,14 @@
 """How far somebody has read. A marker is the message that was shown last, never an instant."""
 
+from quill.access import service as access
 from quill.actor import Actor
 from quill.audit.service import Act
 from quill.conversations import notices, queries
-from quill.conversations.queries import Row
+from quill.conversations.notices import READING
+from quill.conversations.queries import Mark, Row
 from quill.conversations.schemas import OkOut
 from quill.conversations.service import finding
+from quill.conversations.visibility import everything, visible_conversations
 from quill.errors import ConversationNotFound, MessageNotFound
 from quill.kit import clock
 from quill.kit.ids import ConversationId, MessageId, PatientId
@@ -24,45 +27,48 @@ async def mark_read(
         CompetencyMissing: 403, the actor may not read records.
         MessageNotFound: 404, the message is not in this conversation.
     """
-    row = await finding.find_readable(unit, actor, conversation_id, Act.MESSAGE_MARK_READ)
-    if row.my_role is None:
+    marker = await queries.lock_marker(unit.session, actor, conversation_id, message_id, visible_conversations)
+    if marker is None:
+        row = await finding.find_readable(unit, actor, conversation_id, Act.MESSAGE_MARK_READ)
         finding.record_refusal(unit, actor, Act.MESSAGE_MARK_READ, row, "not_participant")
         raise ConversationNotFound
-    await _move_marker(unit, actor, row, message_id)
-    finding.record(unit, actor, Act.MESSAGE_MARK_READ, row)
+    access.check_rights(unit, actor, READING, patient_id=PatientId(marker.patient_id))
+    await _move(unit, actor, marker)
+    finding.record(unit, actor, Act.MESSAGE_MARK_READ, marker)
     return OkOut(ok=True)
 
 
 async def mark_shown(reader: Reader, actor: Actor, row: Row, message_id: MessageId) -> None:
     """Mark read what a reading has just shown, in a transaction of its own; its audit row is the reading's."""
     async with open_unit(reader.services, reader.facts) as unit:
-        await _move_marker(unit, actor, row, message_id)
+        marker = await queries.lock_marker(unit.session, actor, ConversationId(row.id), message_id, everything)
+        # Who was taken out of the conversation a moment ago has nothing left to mark.
+        if marker is not None:
+            await _move(unit, actor, marker)
 
 
-async def _move_marker(unit: Unit, actor: Actor, row: Row, message_id: MessageId | None) -> None:
-    session, user_id, conversation_id = unit.session, actor.person_id, ConversationId(row.id)
-    participant = await queries.lock_participant(session, conversation_id, user_id)
-    if participant is None:
-        # Taken out of the conversation a moment ago; there is nothing left to mark.
-        return
-    if message_id is None:
-        place = await queries.newest_place(session, conversation_id)
-    else:
-        place = await queries.find_place(session, message_id)
-        if place is not None and place.conversation_id != conversation_id:
-            place = None
-    if place is None:
+async def _move(unit: Unit, actor: Actor, marker: Row) -> None:
+    """Move a marker that is locked to where it is to go, unless it is there or further already."""
+    if marker.place_id is None:
         raise MessageNotFound("Message not found")
-    before = None
-    if participant.last_read_message_id is not None:
-        before = await queries.find_place(session, MessageId(participant.last_read_message_id))
-    if before is not None and (before.created_at, before.id) >= (place.created_at, place.id):
+    mark = (marker.place_at, marker.place_id)
+    before = await _mark_before(unit, marker)
+    if before is not None and before >= mark:
         return
-    unread_count = await queries.count_after(session, conversation_id, user_id, (place.created_at, place.id))
+    conversation_id, user_id = ConversationId(marker.id), actor.person_id
+    values = {"in_conversation": conversation_id, "reader_id": user_id, "read_at": clock.now()}
     # In one statement: a second update of a row in one transaction makes PostgreSQL look at the conversation's row,
-    # which a sender may hold who waits for this one.
-    participant.last_read_message_id = place.id
-    participant.last_read_at = clock.now()
-    participant.unread_count = unread_count
-    await session.flush()
-    await notices.after_reading(unit, conversation_id, PatientId(row.patient_id), user_id, place.id)
+    # which a sender may hold who waits for this one. It is the lock's next statement, so that it sees every message
+    # that was counted before the lock was had.
+    await unit.session.execute(queries.MOVE_MARKER, values | queries.mark_values(mark))
+    await notices.after_reading(unit, conversation_id, PatientId(marker.patient_id), user_id, marker.place_id)
+
+
+async def _mark_before(unit: Unit, marker: Row) -> Mark | None:
+    if marker.last_read_message_id is None:
+        return None
+    if marker.last_read_message_at is not None:
+        return marker.last_read_message_at, marker.last_read_message_id
+    # Moved while we waited for the lock, to a message our statement did not see yet; or the message is gone.
+    place = await queries.find_place(unit.session, MessageId(marker.last_read_message_id))
+    return (place.created_at, place.id) if place is not None else None

@@ -85,9 +85,7 @@ async def join(unit: Unit, actor: Actor, conversation_id: ConversationId) -> Par
         Unavailable: 502 or 503, the FHIR store did not take it.
     """
     _check_level(unit, actor, conversation_id)
-    row = None
-    if 0 < conversation_id <= queries.HIGHEST_NUMBER:
-        row = await queries.find_where(unit.session, actor, conversation_id, about_related_patients)
+    row = await queries.find_where(unit.session, actor, conversation_id, about_related_patients)
     if row is None:
         audit.record_refusal(
             unit, actor, Act.CONVERSATION_JOIN, reason="not_readable", subject=f"conversation:{conversation_id}"

@@ -3,11 +3,12 @@
 from quill.actor import Actor
 from quill.audit.service import Act
 from quill.conversations import numbers, queries
-from quill.conversations.projection import MESSAGE_KIND, SMALLEST_STEP
+from quill.conversations.appending import SMALLEST_STEP
+from quill.conversations.projection import MESSAGE_KIND
 from quill.conversations.queries import Row
 from quill.conversations.schemas import MessageOut
 from quill.conversations.service import finding, wire
-from quill.errors import ConversationClosed, ConversationNotFound, MessageNotFound, NotYourMessage
+from quill.errors import ConversationClosed, MessageNotFound, NotYourMessage
 from quill.intents import service as intents
 from quill.intents.service import Wish
 from quill.kit import clock, ids
@@ -52,44 +53,49 @@ async def send(
     """
     digest = intents.fingerprint("message", conversation_id, body, amends_id)
     result = await intents.find_result(unit, actor, idempotency_key, digest)
-    if result is None:
-        act = Act.MESSAGE_SEND if amends_id is None else Act.MESSAGE_AMEND
-        row = await finding.find_writable(unit, actor, conversation_id, act)
-        amended = await _amended(unit, actor, row, amends_id, act)
-        payload = await _payload(unit, actor, row, body, amended)
-        result = await intents.perform(
-            unit, actor, Wish(MESSAGE_KIND, payload, idempotency_key=idempotency_key, fingerprint=digest)
-        )
-    else:
+    if result is not None:
         await finding.find_readable(unit, actor, conversation_id, Act.MESSAGE_SEND)
+        return await _shown(unit, result)
+    act = Act.MESSAGE_SEND if amends_id is None else Act.MESSAGE_AMEND
+    row = await finding.find_writable(unit, actor, conversation_id, act)
+    amended = await _amended(unit, actor, row, amends_id, act)
+    facts = await _facts(unit, actor, row, body, amended)
+    payload: Document = {
+        "conversation_id": row.id,
+        "message": with_source(message_document(facts), unit.settings.source_uri),
+        "amends_id": amends_id,
+    }
+    result = await intents.perform(
+        unit, actor, Wish(MESSAGE_KIND, payload, idempotency_key=idempotency_key, fingerprint=digest)
+    )
+    if result["message_id"] != facts.number:
+        # An earlier call with this key had sent it.
+        return await _shown(unit, result)
+    return wire.sent_message(actor, facts, created_at=result["created_at"], amends_id=amends_id)
+
+
+async def _shown(unit: Unit, result: Document) -> MessageOut:
     return wire.message_out(await queries.message(unit.session, MessageId(result["message_id"])))
 
 
-async def _payload(unit: Unit, actor: Actor, row: Row, body: str, amended: Row | None) -> Document:
-    conversation = await queries.lock_conversation(unit.session, ConversationId(row.id))
-    if conversation is None:
-        raise ConversationNotFound
+async def _facts(unit: Unit, actor: Actor, conversation: Row, body: str, amended: Row | None) -> MessageFacts:
+    """Return the message as it goes into the record; the conversation is locked, so later messages have later times."""
     if conversation.status == "closed":
         raise ConversationClosed
     sent_at = clock.now()
     if conversation.last_message_at is not None:
         sent_at = max(sent_at, conversation.last_message_at + SMALLEST_STEP)
-    facts = MessageFacts(
+    return MessageFacts(
         fhir_id=ids.new_uuid(),
         number=(await numbers.take(unit.session, "message"))[0],
-        conversation_fhir_id=row.fhir_conversation_id,
-        patient_id=row.patient_id,
+        conversation_fhir_id=conversation.fhir_conversation_id,
+        patient_id=conversation.patient_id,
         sender_id=actor.person_id,
         sender_display=actor.display_name,
         body=body,
         sent_at=sent_at,
         amends_fhir_id=amended.fhir_communication_id if amended is not None else None,
     )
-    return {
-        "conversation_id": row.id,
-        "message": with_source(message_document(facts), unit.settings.source_uri),
-        "amends_id": amended.id if amended is not None else None,
-    }
 
 
 async def _amended(unit: Unit, actor: Actor, row: Row, amends_id: MessageId | None, act: Act) -> Row | None:

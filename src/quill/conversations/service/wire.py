@@ -1,11 +1,14 @@
 """Rows of the tables as they cross the wire."""
 
+import datetime
 from collections.abc import Sequence
 
+from quill.actor import Actor
 from quill.conversations import queries
 from quill.conversations.queries import Row
 from quill.conversations.schemas import ConversationOut, MessageOut, ParticipantOut
-from quill.kit.ids import ConversationId, UserId
+from quill.kit.ids import ConversationId, MessageId, UserId
+from quill.ports.fhir_communication import MessageFacts
 from quill.unit import Reader
 
 
@@ -59,6 +62,28 @@ def message_out(row: Row) -> MessageOut:
         amends_id=row.amends_id,
         is_amendment=row.amends_id is not None,
         created_at=row.created_at,
+    )
+
+
+def sent_message(actor: Actor, facts: MessageFacts, *, created_at: str, amends_id: MessageId | None) -> MessageOut:
+    """Return a message the actor has just sent, which is known without looking.
+
+    Args:
+        actor: the sender.
+        facts: what was sent.
+        created_at: its time, in RFC 3339.
+        amends_id: what it amends.
+    """
+    return MessageOut(
+        id=facts.number,
+        fhir_communication_id=facts.fhir_id,
+        sender_id=facts.sender_id,
+        sender_username=actor.name,
+        sender_display_name=facts.sender_display,
+        body=facts.body,
+        amends_id=amends_id,
+        is_amendment=amends_id is not None,
+        created_at=datetime.datetime.fromisoformat(created_at),
     )
 
 
