@@ -2,3 +2,7 @@
 
 Each step says how to go up and down. Nothing here imports a model: a step must do the same in ten years.
 """
+
+
+class CannotMigrate(RuntimeError):
+    """A step cannot be taken on this database; the message says what is missing and who can mend it."""
