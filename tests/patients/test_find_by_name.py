@@ -1,5 +1,6 @@
 """Searching by parts of names: whoever is found, whatever was typed and however it is looked up."""
 
+import functools
 import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -146,7 +147,9 @@ def test_pages_of_a_search_hold_everybody_once(clinic: Clinic, here: int, large:
     add(clinic, here, names)
     person = clinic.admin() if large else clinic.clinician(here)
     for word in ("anna", "an"):
-        whole, seen, cursor = found_by(person, large, search=word), [], ""
+        whole = found_by(person, large, search=word)
+        seen: list[str] = []
+        cursor: str | None = ""
         while cursor is not None:
             query = large | {"limit": "2", "search": word} | ({"cursor": cursor} if cursor else {})
             page = person.get("/api/patients", params=query).json()
@@ -157,8 +160,8 @@ def test_pages_of_a_search_hold_everybody_once(clinic: Clinic, here: int, large:
 
 @pytest.mark.usefixtures("large_circles")
 def test_identifier_and_name_are_found_together_and_nobody_twice(clinic: Clinic, here: int) -> None:
-    numbered = {"identifier": [{"system": NHS_SYSTEM, "value": NHS_NUMBER}, {"value": "ash"}]}
-    both = clinic.patient(here, name=[{"family": "Ash"}], **numbered)
+    numbers = [{"system": NHS_SYSTEM, "value": NHS_NUMBER}, {"value": "ash"}]
+    both = clinic.patient(here, name=[{"family": "Ash"}], identifier=numbers)
     by_number = clinic.patient(here, name=[{"family": "Birch"}], identifier=[{"value": "ASH"}])
     by_name = clinic.patient(here, name=[{"family": "Cash"}], birthDate="1999")
     clinic.patient(clinic.organisation("Hilltop"), name=[{"family": "Ash"}], identifier=[{"value": "ash"}])
@@ -238,7 +241,7 @@ def test_search_sends_no_more_selects_than_the_list(clinic: Clinic, here: int, m
     monkeypatch.setattr(contact, "GOOD_SECONDS", 0.0)
     add(clinic, here, {new_uuid(): ["Ash"] for _ in range(4)})
     gp = clinic.clinician(here)
-    sent = [clinic.selects(lambda word=word: gp.get(f"/api/patients?limit=1&search={word}")) for word in ("ash", "a")]
+    sent = [clinic.selects(functools.partial(gp.get, f"/api/patients?limit=1&search={word}")) for word in ("ash", "a")]
     # Who asks, how the store is, how large the circle is, the page, the total; of a letter, how common it is.
     assert sent == [5, 6]
 

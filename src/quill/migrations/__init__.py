@@ -1,6 +1,6 @@
 """How the database's tables came to be, step by step; the same steps on SQLite and PostgreSQL.
 
-Each step says how to go up and down. Nothing here imports a model: a step must do the same in ten years.
+Each step says how to go up and down. No step imports a model: a step must do the same in ten years.
 """
 
 
