@@ -18,7 +18,22 @@ from quill.push import models as push_models
 
 metadata = Base.metadata
 
+MADE_BY_MIGRATIONS = (
+    patient_models.NAME_INDEX,
+    patient_models.NAME_SEARCH.name,
+    patient_models.NAME_NUMBER.name,
+)
+"""Indexes and tables of one database or the other that no model can say; tables that SQLite adds begin like theirs."""
+
+
+def is_compared(name: str | None, kind: str, parents: object) -> bool:
+    """Tell whether something found in the database should be what the models say."""
+    del parents
+    return kind not in {"table", "index"} or name is None or not name.startswith(MADE_BY_MIGRATIONS)
+
+
 __all__ = [
+    "MADE_BY_MIGRATIONS",
     "audit_models",
     "auth_models",
     "conversation_models",
@@ -27,6 +42,7 @@ __all__ = [
     "home",
     "identity_models",
     "intent_models",
+    "is_compared",
     "metadata",
     "openehr_models",
     "organisation_models",

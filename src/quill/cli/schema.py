@@ -8,11 +8,15 @@ import typer
 from quill.app import build_services
 from quill.cli.console import fail, read_settings, run
 from quill.kit.database import Database
-from quill.migrations import runner
+from quill.migrations import CannotMigrate, runner
 
 
 def migrate() -> None:
-    """Bring the configured database up to date."""
+    """Bring the configured database up to date.
+
+    Raises:
+        Exit: 1, a newer program migrated it, or it lacks something; says what to do.
+    """
     settings = read_settings()
 
     async def work() -> None:
@@ -21,6 +25,8 @@ def migrate() -> None:
             if await runner.state_of(services.database) is runner.SchemaState.AHEAD:
                 raise fail("The database was migrated by a newer Quill; upgrade this program.")
             await runner.upgrade(services.database)
+        except CannotMigrate as error:
+            raise fail(str(error)) from None
         finally:
             await services.close()
 

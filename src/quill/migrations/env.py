@@ -9,7 +9,7 @@ from sqlalchemy.engine import Connection
 
 from quill.kit.database import Database, UtcDateTime
 from quill.settings import Settings
-from quill.tables import metadata
+from quill.tables import is_compared, metadata
 
 LOCK_TIMEOUT_SECONDS = 10
 STATEMENT_TIMEOUT_SECONDS = 300
@@ -38,6 +38,7 @@ def _run(connection: Connection) -> None:
         target_metadata=metadata,
         render_as_batch=is_sqlite,
         render_item=_render,
+        include_name=is_compared,
         compare_type=True,
         transaction_per_migration=not is_sqlite,
     )

@@ -14,7 +14,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy.engine import Connection
 
 from quill.kit.database import Database
-from quill.tables import metadata
+from quill.tables import is_compared, metadata
 
 ADVISORY_LOCK = 0x5155494C4C
 """Number of the PostgreSQL lock that lets one migration run at a time."""
@@ -92,10 +92,13 @@ async def state_of(database: Database) -> SchemaState:
 
 async def differences(database: Database) -> list[str]:
     """Return what the migrations leave different from the models, a line each; empty when they agree."""
+
+    def compare(connection: Connection) -> list[str]:
+        context = MigrationContext.configure(connection, opts={"include_name": is_compared})
+        return [str(item) for item in compare_metadata(context, metadata)]
+
     async with database.engine.connect() as connection:
-        return await connection.run_sync(
-            lambda sync: [str(item) for item in compare_metadata(MigrationContext.configure(sync), metadata)]
-        )
+        return await connection.run_sync(compare)
 
 
 def _upgrade(connection: Connection, revision: str) -> None:

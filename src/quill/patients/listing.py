@@ -55,7 +55,8 @@ async def list_patients(
     """Return a page of the patients a caller may see, as JSON text: the stored texts put together, never decoded.
 
     ``fhir_ready`` tells whether the store answers; when it does not, the list is the last known one and ``as_of`` says
-    from when (decisions, rule 2). ``total`` is counted for the first page only.
+    from when (decisions, rule 2). ``total`` is counted for the first page only, and where the caller may see many
+    patients only up to ``MOST_COUNTED`` found by name.
 
     Raises:
         BadCursor: 422, the cursor is not this list's.
@@ -67,7 +68,8 @@ async def list_patients(
     if filters is None:
         return _page_text([], state, None, 0)
     scope = await _scope(reader, actor, request)
-    rows = await queries.page(reader.session, actor, scope, filters, after, page.limit)
+    way = await queries.way_to(reader.session, scope, filters)
+    rows = await queries.page(reader.session, actor, scope, filters, after, page.limit, way)
     shown = rows[: page.limit]
     has_more = len(rows) > page.limit
     next_cursor = cursor_of(shown[-1].sort_name, shown[-1].patient_id) if has_more else None
@@ -76,7 +78,7 @@ async def list_patients(
         total = len(shown)
     elif after is None and (request.is_search or scope is not queries.related_one_by_one):
         # So many patients are not counted in passing.
-        total = await queries.count(reader.session, actor, scope, filters)
+        total = await queries.count(reader.session, actor, scope, filters, way)
     return _page_text(
         [_with_activity(row.document, is_active=row.is_active) for row in shown], state, next_cursor, total
     )

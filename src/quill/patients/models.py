@@ -10,12 +10,23 @@ from quill.kit.database import Base
 LIVE_WITH_NHS_NUMBER = sa.text("nhs_number IS NOT NULL AND is_active")
 
 
+NAME_INDEX = "ix_patient_index_search_text"
+"""The trigrams of ``search_text`` on PostgreSQL; made by a migration alone, because SQLite has no such index."""
+
+NAME_SEARCH = sa.table("patient_name_search", sa.column("rowid", sa.Integer), sa.column("names", sa.Text))
+"""The same on SQLite, a full-text table that triggers on ``patient_index`` keep; made by a migration alone."""
+
+NAME_NUMBER = sa.table("patient_name_number", sa.column("number", sa.Integer), sa.column("patient_id", sa.String(64)))
+"""Who the numbers of the full-text table are. Those SQLite gives to rows by itself may change at ``VACUUM``."""
+
+
 class PatientIndex(Base):
     """The last known state of a FHIR Patient, as far as lists sort and search by it.
 
-    ``sort_name`` orders the list (family, then given, folded, its beginning); ``search_text`` holds every name folded,
-    one a line. ``is_active`` is Quill's own: a deactivated patient leaves the lists and takes no new entries. Rows are
-    kept small because a search reads all of them; the resource itself is in ``patient_document``.
+    ``sort_name`` orders the list (family, then given, folded, its beginning); ``search_text`` is what ``naming`` makes
+    of every name, indexed by its trigrams (``NAME_INDEX``). ``is_active`` is Quill's own: a deactivated patient leaves
+    the lists and takes no new entries. Rows are kept small because lists pass over many; the resource itself is in
+    ``patient_document``.
     """
 
     __tablename__ = "patient_index"

@@ -15,7 +15,7 @@ from quill.identity import service as identity
 from quill.kit.documents import Document, dumps
 from quill.kit.ids import OrganisationId, PatientId
 from quill.kit.text import fold
-from quill.patients import nhs_number, queries
+from quill.patients import naming, nhs_number, queries
 from quill.patients.models import PatientDocument, PatientIdentifier, PatientIndex
 from quill.ports import fhir_patient
 from quill.ports.fhir import ResourceType, StoredResource
@@ -43,8 +43,7 @@ def index_row(stored: StoredResource) -> dict[str, Any]:
         "last_updated": stored.last_updated,
         "display_name": shown,
         "sort_name": (fold(f"{family} {' '.join(given)}") or fold(shown))[:LONGEST_KEY],
-        # A line each, so that a search never matches across the end of one name and the beginning of another.
-        "search_text": "\n".join(fold(name) for name in fhir_patient.all_names(document)),
+        "search_text": naming.searchable(fhir_patient.all_names(document)),
         "birth_date": birth_date if isinstance(birth_date, str) and len(birth_date) <= _WHOLE_DATE_LENGTH else None,
         "nhs_number": number if nhs_number.is_valid(number) else None,
     }

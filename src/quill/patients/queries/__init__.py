@@ -1,0 +1,63 @@
+"""Every SELECT about patients."""
+
+from quill.patients.queries.following import (
+    FollowPosition,
+    insert_follow_position,
+    keep_follow_position,
+    take_follow_position,
+)
+from quill.patients.queries.lists import (
+    Filters,
+    Scope,
+    Way,
+    count,
+    everybody,
+    page,
+    related_gathered,
+    related_one_by_one,
+    way_to,
+)
+from quill.patients.queries.records import (
+    active_ids,
+    activity_of,
+    display_names,
+    find_activity,
+    find_document,
+    holder_of_nhs_number,
+    holders_of_identifiers,
+    known_times,
+    known_versions,
+    lock_index_row,
+    lock_version,
+    mark_deleted,
+    newest_projection,
+)
+
+__all__ = [
+    "Filters",
+    "FollowPosition",
+    "Scope",
+    "Way",
+    "active_ids",
+    "activity_of",
+    "count",
+    "display_names",
+    "everybody",
+    "find_activity",
+    "find_document",
+    "holder_of_nhs_number",
+    "holders_of_identifiers",
+    "insert_follow_position",
+    "keep_follow_position",
+    "known_times",
+    "known_versions",
+    "lock_index_row",
+    "lock_version",
+    "mark_deleted",
+    "newest_projection",
+    "page",
+    "related_gathered",
+    "related_one_by_one",
+    "take_follow_position",
+    "way_to",
+]
