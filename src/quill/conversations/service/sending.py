@@ -68,8 +68,8 @@ async def send(
     result = await intents.perform(
         unit, actor, Wish(MESSAGE_KIND, payload, idempotency_key=idempotency_key, fingerprint=digest)
     )
-    if result["message_id"] != facts.number:
-        # An earlier call with this key had sent it.
+    if result["message_id"] != facts.number or "created_at" not in result:
+        # An earlier call with this key had sent it, or a process of an older version has finished this one.
         return await _shown(unit, result)
     return wire.sent_message(actor, facts, created_at=result["created_at"], amends_id=amends_id)
 
