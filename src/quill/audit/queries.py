@@ -57,23 +57,29 @@ _seal_columns = (
     AuditSeal.previous_hash,
     AuditSeal.hash,
 )
-_has_entry = sa.exists().where(AuditSealEntry.event_id == AuditEvent.id)
+_EVENT_ID, _ENTRY_EVENT_ID = AuditEvent.__table__.c.id, AuditSealEntry.__table__.c.event_id
+_AFTER_ID = sa.bindparam("after_id", type_=sa.BigInteger())
+_has_entry = sa.exists().where(_ENTRY_EVENT_ID == _EVENT_ID)
+# What the sealer asks every second, made once. Bounding the entries as well follows from the rest, but PostgreSQL does
+# not see that and would read them all.
+_LAST_EVENT_ID: sa.Select[int] = sa.select(sa.func.max(_EVENT_ID))
+_UNSEALED: sa.Select[*tuple[Any, ...]] = (
+    sa.select(*_event_columns)
+    .where(_EVENT_ID > _AFTER_ID, ~_has_entry.where(_ENTRY_EVENT_ID > _AFTER_ID))
+    .order_by(_EVENT_ID)
+    .limit(sa.bindparam("most", type_=sa.Integer()))
+)
 _has_seal = sa.exists().where(AuditSeal.number == AuditSealEntry.seal_number)
 
 
 async def get_last_event_id(session: AsyncSession) -> int:
     """Return the highest event id there is, 0 without events."""
-    return await session.scalar(sa.select(sa.func.max(AuditEvent.id))) or 0
+    return int(await session.scalar(_LAST_EVENT_ID) or 0)
 
 
 async def list_unsealed_events(session: AsyncSession, after_id: int, limit: int) -> Sequence[AnyRow]:
     """Return the first unsealed events behind an id, by id; values in the order of ``EVENT_COLUMNS``."""
-    # Bounding the entries as well follows from the rest, but PostgreSQL does not see that and would read them all.
-    is_sealed = _has_entry.where(AuditSealEntry.event_id > after_id)
-    statement = (
-        sa.select(*_event_columns).where(AuditEvent.id > after_id, ~is_sealed).order_by(AuditEvent.id).limit(limit)
-    )
-    return (await session.execute(statement)).all()
+    return (await session.execute(_UNSEALED, {"after_id": after_id, "most": limit})).all()
 
 
 async def stream_events(
