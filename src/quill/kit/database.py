@@ -8,7 +8,7 @@ cannot be served is told so, and the next one is not kept waiting by those befor
 
 import asyncio
 import datetime
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -70,6 +70,10 @@ class UtcDateTime(sa.types.TypeDecorator[datetime.datetime]):
             raise ValueError("An instant without a time zone reached the database.")
         value = value.astimezone(datetime.UTC)
         return value.replace(tzinfo=None) if dialect.name == "sqlite" else value
+
+    def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[Any], Any] | None:
+        """Leave PostgreSQL's as they are: its driver returns instants in aware UTC."""
+        return None if dialect.name == "postgresql" else super().result_processor(dialect, coltype)
 
     def process_result_value(self, value: datetime.datetime | None, dialect: Dialect) -> datetime.datetime | None:
         """Return the instant as aware UTC."""
