@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from quill.kit.database import Database, UtcDateTime
+from quill.kit.database import Database, UtcDateTime, is_outage
 from quill.kit.direct import Direct
 from tests.databases import Databases
 
@@ -267,6 +267,42 @@ async def test_statement_that_is_wrong_is_told_as_by_sqlalchemy(things: Database
             await things.let_go(session)
         assert raised[0] == raised[1] == raised[2]
         assert await session.scalar(COUNT) == 3
+
+
+async def test_after_a_connection_broke_readers_go_on_and_writers_hear_of_it(things: Database) -> None:
+    taken: list[Any] = []
+
+    def note(_connection: object, _record: object, proxied: object) -> None:
+        taken.append(proxied)
+
+    async def fails(session: AsyncSession, statement: Any, values: dict[str, Any]) -> None:
+        await taken[-1].driver_connection.close()
+        with pytest.raises(sa.exc.DBAPIError) as error:
+            await session.execute(statement, values)
+        assert error.value.connection_invalidated
+        assert is_outage(error.value)
+
+    sa.event.listen(things.engine.sync_engine.pool, "checkout", note)
+    try:
+        async with things.reading() as session:
+            await session.execute(COUNT)
+        async with things.writing() as session:
+            await session.execute(INSERT, {"id": 70, "name": "kept"})
+        async with things.reading() as session:
+            assert await session.scalar(COUNT) == 4
+            await fails(session, COUNT, {})
+            assert await session.scalar(COUNT) == 4
+        async with things.session() as session:
+            await session.execute(INSERT, {"id": 71, "name": "lost"})
+            assert await session.scalar(COUNT) == 5
+            await fails(session, INSERT, {"id": 72, "name": "not there"})
+            for statement in (COUNT, sa.text("SELECT 1"), COUNT):
+                with pytest.raises(sa.exc.PendingRollbackError):
+                    await session.execute(statement)
+            await session.rollback()
+            assert await session.scalar(COUNT) == 4
+    finally:
+        sa.event.remove(things.engine.sync_engine.pool, "checkout", note)
 
 
 async def test_abandoned_statement_leaves_nobody_its_rows(things: Database) -> None:

@@ -28,9 +28,15 @@ class WritingSession(AsyncSession):
         if ready is None or executables is None:
             return await self._execute_by_mapper(statement, params, **options)
         connection = await self._connection_to_use()
-        if len(executables) == 1:
-            return await self._direct.execute(connection, ready, executables[0])
-        await self._direct.execute_many(connection, executables)
+        try:
+            if len(executables) == 1:
+                return await self._direct.execute(connection, ready, executables[0])
+            await self._direct.execute_many(connection, executables)
+        except BaseException:
+            if connection is self._in_transaction and not connection.is_valid:
+                # The transaction is lost with it, and SQLAlchemy is to say so of every statement until the rollback.
+                await (await self.connection()).invalidate()
+            raise
         return Changed(len(executables))
 
     async def scalar(self, statement: Any, params: Any = None, **options: Any) -> Any:
@@ -46,12 +52,12 @@ class WritingSession(AsyncSession):
 
     async def _connection_to_use(self) -> PoolProxiedConnection:
         """Return the connection of the transaction or of the savepoint, which is begun with its first statement."""
-        transaction = self._innermost()
-        if transaction is None or transaction is not self._transaction or self._in_transaction is None:
-            self._in_transaction = await (await self.connection()).get_raw_connection()
+        held, transaction = self._in_transaction, self._innermost()
+        if held is None or not held.is_valid or transaction is None or transaction is not self._transaction:
+            held = self._in_transaction = await (await self.connection()).get_raw_connection()
             await self._direct.begin(self._in_transaction)
             self._transaction = self._innermost()
-        return self._in_transaction
+        return held
 
     def _innermost(self) -> SessionTransaction | None:
         return self.sync_session.get_nested_transaction() or self.sync_session.get_transaction()
@@ -95,6 +101,8 @@ class ReadingSession(WritingSession):
     async def _connection_to_use(self) -> PoolProxiedConnection:
         if self.in_transaction():
             return await super()._connection_to_use()
+        if self._own is not None and not self._own.is_valid:
+            await self._let_go()
         if self._own is None:
             self._own = await self._direct.connect()
         return self._own
