@@ -14,6 +14,7 @@ from typing import Any, cast
 import pytest
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from quill.kit.database import Database, UtcDateTime, is_outage
@@ -267,6 +268,20 @@ async def test_statement_that_is_wrong_is_told_as_by_sqlalchemy(things: Database
             await things.let_go(session)
         assert raised[0] == raised[1] == raised[2]
         assert await session.scalar(COUNT) == 3
+
+
+async def test_database_that_lets_nobody_in_is_told_as_by_sqlalchemy(empty: str) -> None:
+    elsewhere = make_url(empty).set(database=f"{make_url(empty).database}-nowhere/at-all")
+    database = Database(elsewhere.render_as_string(hide_password=False))
+    raised = []
+    for _ in range(3):
+        async with database.reading() as session:
+            with pytest.raises(sa.exc.DBAPIError) as error:
+                await session.execute(COUNT)
+        assert is_outage(error.value)
+        raised.append((type(error.value), error.value.connection_invalidated, type(error.value.orig)))
+    assert raised[0] == raised[1] == raised[2]
+    await database.dispose()
 
 
 async def test_after_a_connection_broke_readers_go_on_and_writers_hear_of_it(things: Database) -> None:

@@ -158,14 +158,34 @@ class Direct:
         return known[names]
 
     async def connect(self) -> PoolProxiedConnection:
-        """Return a connection of the pool that is in no transaction; raises what the pool and the driver raise."""
-        return await self._engine.raw_connection()
+        """Return a connection of the pool that is in no transaction.
+
+        Raises:
+            SQLAlchemyError: as SQLAlchemy would raise it; none is free, or the database lets nobody in.
+            OSError: it cannot be reached.
+        """
+        dbapi: Any = self._dialect.loaded_dbapi
+        try:
+            return await self._engine.raw_connection()
+        except dbapi.Error as error:
+            raise self._told(None, error, is_broken=self._dialect.is_disconnect(error, None, None)) from error
 
     async def begin(self, connection: PoolProxiedConnection) -> None:
-        """Have the transaction begun that SQLAlchemy begins with its first statement; in autocommit there is none."""
+        """Have the transaction begun that SQLAlchemy begins with its first statement; in autocommit there is none.
+
+        Raises:
+            DBAPIError: as ``execute``.
+        """
         adapted: Any = connection.dbapi_connection
-        if not self._is_sqlite and adapted._transaction is None:
+        if self._is_sqlite or adapted._transaction is not None:
+            return
+        try:
             await adapted._start_transaction()
+        except Exception as error:  # noqa: BLE001 - translated and raised
+            await self._fail(connection, "BEGIN", error)
+        except BaseException as error:
+            await self._abandon(connection, error)
+            raise
 
     async def execute(
         self, connection: PoolProxiedConnection, ready: Ready, executable: Executable
@@ -222,16 +242,21 @@ class Direct:
             if is_broken:
                 # What broke this one, a restart for instance, broke those in the pool as well.
                 await greenlet_spawn(self._engine.sync_engine.pool._invalidate, connection, translated)
-            raise sa.exc.DBAPIError.instance(
-                text,
-                None,
-                translated,
-                dbapi.Error,
-                hide_parameters=True,
-                connection_invalidated=is_broken,
-                dialect=self._dialect,
-            ) from translated
+            raise self._told(text, translated, is_broken=is_broken) from translated
         raise error
+
+    def _told(self, text: str | None, error: Exception, *, is_broken: bool) -> BaseException:
+        """Return an error of the driver as SQLAlchemy tells it."""
+        dbapi: Any = self._dialect.loaded_dbapi
+        return sa.exc.DBAPIError.instance(
+            text,
+            None,
+            error,
+            dbapi.Error,
+            hide_parameters=True,
+            connection_invalidated=is_broken,
+            dialect=self._dialect,
+        )
 
 
 def _made_ready(statement: Any, names: tuple[str, ...], dialect: Dialect) -> Ready | None:

@@ -27,14 +27,15 @@ class WritingSession(AsyncSession):
         executables = _executables(ready, sets) if ready is not None else None
         if ready is None or executables is None:
             return await self._execute_by_mapper(statement, params, **options)
-        connection = await self._connection_to_use()
         try:
+            connection = await self._connection_to_use()
             if len(executables) == 1:
                 return await self._direct.execute(connection, ready, executables[0])
             await self._direct.execute_many(connection, executables)
         except BaseException:
-            if connection is self._in_transaction and not connection.is_valid:
+            if self._in_transaction is not None and not self._in_transaction.is_valid:
                 # The transaction is lost with it, and SQLAlchemy is to say so of every statement until the rollback.
+                self._in_transaction = None
                 await (await self.connection()).invalidate()
             raise
         return Changed(len(executables))
@@ -53,7 +54,7 @@ class WritingSession(AsyncSession):
     async def _connection_to_use(self) -> PoolProxiedConnection:
         """Return the connection of the transaction or of the savepoint, which is begun with its first statement."""
         held, transaction = self._in_transaction, self._innermost()
-        if held is None or not held.is_valid or transaction is None or transaction is not self._transaction:
+        if held is None or transaction is None or transaction is not self._transaction:
             held = self._in_transaction = await (await self.connection()).get_raw_connection()
             await self._direct.begin(self._in_transaction)
             self._transaction = self._innermost()
