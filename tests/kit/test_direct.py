@@ -200,7 +200,7 @@ async def _changed(session: AsyncSession, statement: Any, values: dict[str, Any]
 async def _write(session: AsyncSession, base: int) -> None:
     """Add four rows, of which one is renamed and one deleted."""
     await session.execute(INSERT, {"id": base, "name": f"n{base}", "made_at": NOON})
-    await session.execute(INSERT, [{"id": base + n, "name": f"n{base + n}", "facts": {"n": n}} for n in (1, 2)])
+    await session.execute(INSERT, tuple({"id": base + n, "name": f"n{base + n}", "facts": {"n": n}} for n in (1, 2)))
     assert (await session.execute(INSERT_ID, {"id": base + 3, "name": f"n{base + 3}"})).scalar_one() == base + 3
     assert await _changed(session, RENAME, {"which": base + 1, "to": f"m{base}"}) == 1
     assert await _changed(session, DELETE, {"which": base + 2}) == 1

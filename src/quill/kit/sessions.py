@@ -1,6 +1,6 @@
 """Sessions that hand statements to the driver directly where they can; all else is SQLAlchemy's ``AsyncSession``."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
@@ -22,7 +22,7 @@ class WritingSession(AsyncSession):
 
     async def execute(self, statement: Any, params: Any = None, **options: Any) -> Any:
         """Return the result of a statement, as ``AsyncSession.execute`` does."""
-        sets = params if isinstance(params, list) else [params or {}]
+        sets = [params or {}] if params is None or isinstance(params, Mapping) else list(params)
         ready = self._direct.ready(statement, sets[0]) if sets and not options else None
         executables = _executables(ready, sets) if ready is not None else None
         if ready is None or executables is None:
@@ -115,7 +115,7 @@ class ReadingSession(WritingSession):
             await greenlet_spawn(connection.close)
 
 
-def _executables(ready: Ready, sets: Sequence[dict[str, Any]]) -> list[Executable] | None:
+def _executables(ready: Ready, sets: Sequence[Mapping[str, Any]]) -> list[Executable] | None:
     """Return what the driver gets for each set of values; ``None`` when it is not to get them."""
     if len(sets) > 1 and (ready.returns_rows or any(one.keys() != sets[0].keys() for one in sets)):
         return None
