@@ -26,14 +26,18 @@ def free_port() -> int:
 @contextmanager
 def serving(data_dir: Path, *words: str, **settings: str) -> Iterator[tuple[int, "subprocess.Popen[str]"]]:
     port = free_port()
-    process = subprocess.Popen(  # noqa: S603 - the program under test
-        [*PROGRAM, "serve", "--port", str(port), *words],
-        env=environment(data_dir, **settings),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+    # Its log goes to a file: a pipe that nobody reads is full after some hundred requests, and then the server waits.
+    log = data_dir.with_name(f"log-{port}")
+    with log.open("w") as file:
+        process = subprocess.Popen(  # noqa: S603 - the program under test
+            [*PROGRAM, "serve", "--port", str(port), *words],
+            env=environment(data_dir, **settings),
+            stdout=subprocess.PIPE,
+            stderr=file,
+            text=True,
+            start_new_session=True,
+        )
+    process.stderr = log.open()
     try:
         wait_until_up(port, process)
         yield port, process
