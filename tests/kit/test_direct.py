@@ -6,7 +6,6 @@ SQLAlchemy's way once more, which is what the direct one is held against.
 
 import asyncio
 import datetime
-import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any, cast
@@ -21,7 +20,7 @@ from quill.kit.database import Database, UtcDateTime, is_outage
 from quill.kit.direct import Direct
 from tests.databases import Databases
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("connections_end")]
 
 TABLES = sa.MetaData()
 THING = sa.Table(
@@ -40,15 +39,6 @@ ROWS: list[dict[str, Any]] = [
     {"id": 2, "name": "b%", "is_good": False, "made_at": None, "facts": None, "content": None},
     {"id": 3, "name": "ç:d", "is_good": None, "made_at": NOON, "facts": "text", "content": b""},
 ]
-
-
-@pytest.fixture(autouse=True)
-async def connections_end() -> AsyncIterator[None]:
-    """One whose caller was cancelled ends on its own time, and needs the test's loop for it."""
-    others = threading.enumerate()
-    yield
-    for thread in [thread for thread in threading.enumerate() if thread not in others]:
-        await asyncio.to_thread(thread.join, 5)
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """Statements on SQLite: one change of threads each, and nothing lost or left open by it."""
 
 import asyncio
-import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -12,20 +11,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from quill.kit import sqlite
 from quill.kit.database import Database
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("connections_end")]
 
 NUMBERS = sa.Table(
     "number", sa.MetaData(), sa.Column("n", sa.Integer, primary_key=True), sa.Column("text", sa.Text, unique=True)
 )
-
-
-@pytest.fixture(autouse=True)
-async def connections_end() -> AsyncIterator[None]:
-    """One whose caller was cancelled ends on its own time, and needs the test's loop for it."""
-    others = threading.enumerate()
-    yield
-    for thread in [thread for thread in threading.enumerate() if thread not in others]:
-        await asyncio.to_thread(thread.join, 5)
 
 
 @pytest.fixture

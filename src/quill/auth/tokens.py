@@ -56,9 +56,6 @@ class Tokens:
         self._key = keys[0]
         self._kid = _key_id(keys[0])
         self._keys = {_key_id(key): key for key in keys}
-        self._keys_by_header = {
-            _header_of(jwt.encode({}, key, ALGORITHM, {"kid": key_id})): key for key_id, key in self._keys.items()
-        }
         self.lifetimes = {
             TokenType.ACCESS: settings.access_token_seconds,
             TokenType.CSRF: settings.access_token_seconds,
@@ -105,9 +102,10 @@ class Tokens:
     def _verify(self, token: str) -> _Claims:
         """Return what we once signed; nothing here depends on when it is asked."""
         try:
+            key = self._keys.get(jwt.get_unverified_header(token).get("kid", ""), self._key)
             claims = jwt.decode(
                 token,
-                self._key_for(token),
+                key,
                 algorithms=[ALGORITHM],
                 audience=AUDIENCE,
                 issuer=ISSUER,
@@ -125,16 +123,6 @@ class Tokens:
             )
         except (jwt.PyJWTError, KeyError, ValueError, TypeError, UnicodeError) as error:
             raise InvalidToken from error
-
-    def _key_for(self, token: str) -> str:
-        # What we sign with a key begins the same, so that its header need not be decoded once more to know the key.
-        known = self._keys_by_header.get(_header_of(token))
-        return known or self._keys.get(jwt.get_unverified_header(token).get("kid", ""), self._key)
-
-
-def _header_of(token: str) -> str:
-    """Return the first part of a compact JWT as it is written (RFC 7515, section 3.1)."""
-    return token.partition(".")[0]
 
 
 def _key_id(key: str) -> str:

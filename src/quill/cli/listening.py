@@ -5,7 +5,6 @@ in it. So first no more connections are made, then those that were are accepted,
 which nothing is under way gets a moment more before it is closed: a request may have arrived and not been read.
 """
 
-import asyncio
 import ctypes
 import socket
 import struct
@@ -61,17 +60,8 @@ def hold_new_connections(listener: socket.socket) -> None:
     listener.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
 
 
-async def let_the_last_in(listener: socket.socket) -> None:
-    """Return when whoever has connected is accepted and nobody connects any more."""
-    hold_new_connections(listener)
-    await asyncio.sleep(LAST_ARRIVALS_SECONDS)
-    deadline = time.monotonic() + ACCEPT_SECONDS
-    while _waiting_to_be_accepted(listener) and time.monotonic() < deadline:  # noqa: ASYNC110 - the kernel tells no event
-        await asyncio.sleep(LOOK_SECONDS)
-
-
 def wait_for_the_last(listener: socket.socket) -> None:
-    """Do the same in a process without an event loop, while others accept."""
+    """Return when whoever has connected is accepted, by this process or by others, and nobody connects any more."""
     hold_new_connections(listener)
     time.sleep(LAST_ARRIVALS_SECONDS)
     deadline = time.monotonic() + ACCEPT_SECONDS

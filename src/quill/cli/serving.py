@@ -1,5 +1,6 @@
 """Running the server, and saying where it is and who can sign in."""
 
+import asyncio
 import contextlib
 import os
 import socket
@@ -12,7 +13,7 @@ import uvicorn
 
 from quill.cli import workers as processes
 from quill.cli.console import fail, open_services, read_settings, run
-from quill.cli.listening import Connection, let_the_last_in, listen_on
+from quill.cli.listening import Connection, listen_on, wait_for_the_last
 from quill.settings import Settings
 from quill.telemetry.switches import TracingNotInstalled, check_installed
 
@@ -115,7 +116,8 @@ class _Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         if self._holds_connections:
             for listener in sockets or []:
-                await let_the_last_in(listener)
+                # In a thread, since it is this loop that accepts.
+                await asyncio.to_thread(wait_for_the_last, listener)
         await super().shutdown(sockets)
 
 

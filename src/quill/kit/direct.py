@@ -11,7 +11,7 @@ missing value. So does everything while somebody listens to statements, as trace
 """
 
 import weakref
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn, TypeAlias
 
@@ -23,7 +23,7 @@ from sqlalchemy.pool import PoolProxiedConnection
 from sqlalchemy.util import greenlet_spawn
 
 Processor = Callable[[Any], Any]
-Row: TypeAlias = Mapping[str, Any]
+Params: TypeAlias = Mapping[str, Any]
 Executable: TypeAlias = tuple[str, list[Any]]
 """A text with the driver's own marks, and the values in the order of the marks."""
 
@@ -53,7 +53,7 @@ class _Value:
     place: int | None
     process: Processor | None
 
-    def of(self, params: Row) -> Any:
+    def of(self, params: Params) -> Any:
         """Return the value for the driver."""
         found = params[self.name] if self.place is None else params[self.name][self.place]
         return found if self.process is None else self.process(found)
@@ -78,7 +78,7 @@ class Ready:
         processors = [_implementation(column, compiled).result_processor(compiled.dialect, None) for column in columns]
         self._processors = tuple((place, process) for place, process in enumerate(processors) if process is not None)
 
-    def with_values(self, params: Row) -> Executable | None:
+    def with_values(self, params: Params) -> Executable | None:
         """Return the text and the values for the driver; ``None`` when SQLAlchemy has to see to it.
 
         Such as when a value is missing, which it tells best.
@@ -95,7 +95,7 @@ class Ready:
         text, values = self._texts[lengths]
         return text, [value.of(params) for value in values]
 
-    def _text_for(self, params: Row) -> tuple[str, tuple[_Value, ...]]:
+    def _text_for(self, params: Params) -> tuple[str, tuple[_Value, ...]]:
         compiled = self._compiled
         expanded = compiled.construct_expanded_state(params)
         elements = {
@@ -141,7 +141,7 @@ class Direct:
         # By the statement itself, which is never changed: SQLAlchemy makes a new one for every addition.
         self._known: weakref.WeakKeyDictionary[Any, dict[tuple[str, ...], Ready | None]] = weakref.WeakKeyDictionary()
 
-    def ready(self, statement: Any, params: Row) -> Ready | None:
+    def ready(self, statement: Any, params: Params) -> Ready | None:
         """Return a statement as the driver takes it; ``None`` for one that is new or goes the usual way."""
         if self._engine.sync_engine.dispatch.before_cursor_execute or not isinstance(
             statement, sa.SelectBase | sa.UpdateBase
@@ -177,15 +177,8 @@ class Direct:
             DBAPIError: as ``execute``.
         """
         adapted: Any = connection.dbapi_connection
-        if self._is_sqlite or adapted._transaction is not None:
-            return
-        try:
-            await adapted._start_transaction()
-        except Exception as error:  # noqa: BLE001 - translated and raised
-            await self._fail(connection, "BEGIN", error)
-        except BaseException as error:
-            await self._abandon(connection, error)
-            raise
+        if not self._is_sqlite and adapted._transaction is None:
+            await self._done(connection, "BEGIN", adapted._start_transaction())
 
     async def execute(
         self, connection: PoolProxiedConnection, ready: Ready, executable: Executable
@@ -197,19 +190,13 @@ class Direct:
         """
         text, values = executable
         driver: Any = connection.driver_connection
-        try:
-            if ready.returns_rows:
-                rows = await (driver.fetch(text, values) if self._is_sqlite else driver.fetch(text, *values))
-                return ready.result(rows)
-            if self._is_sqlite:
-                return Changed(await driver.change(text, values))
-            # ``UPDATE 3``, ``INSERT 0 3`` (PostgreSQL, 54.7 Message Formats, CommandComplete).
-            return Changed(int((await driver.execute(text, *values)).rpartition(" ")[2]))
-        except Exception as error:  # noqa: BLE001 - translated and raised
-            await self._fail(connection, text, error)
-        except BaseException as error:
-            await self._abandon(connection, error)
-            raise
+        if ready.returns_rows:
+            return ready.result(await self._done(connection, text, driver.fetch(text, *values)))
+        if self._is_sqlite:
+            return Changed(await self._done(connection, text, driver.change(text, *values)))
+        # ``UPDATE 3``, ``INSERT 0 3`` (PostgreSQL, 54.7 Message Formats, CommandComplete).
+        status: str = await self._done(connection, text, driver.execute(text, *values))
+        return Changed(int(status.rpartition(" ")[2]))
 
     async def execute_many(self, connection: PoolProxiedConnection, executables: Sequence[Executable]) -> None:
         """Execute one statement with several sets of values, all or none of them.
@@ -219,18 +206,19 @@ class Direct:
         """
         text = executables[0][0]
         driver: Any = connection.driver_connection
+        change_many = driver.change_many if self._is_sqlite else driver.executemany
+        await self._done(connection, text, change_many(text, [values for _, values in executables]))
+
+    async def _done(self, connection: PoolProxiedConnection, text: str, work: Awaitable[Any]) -> Any:
+        """Return what the driver returns, or raise what SQLAlchemy would."""
         try:
-            sets = [values for _, values in executables]
-            await (driver.change_many(text, sets) if self._is_sqlite else driver.executemany(text, sets))
+            return await work
         except Exception as error:  # noqa: BLE001 - translated and raised
             await self._fail(connection, text, error)
         except BaseException as error:
-            await self._abandon(connection, error)
+            # The caller was cancelled, and what the connection is in the middle of nobody knows.
+            await greenlet_spawn(connection.invalidate, error)
             raise
-
-    async def _abandon(self, connection: PoolProxiedConnection, error: BaseException) -> None:
-        # The caller was cancelled, and what the connection is in the middle of nobody knows.
-        await greenlet_spawn(connection.invalidate, error)
 
     async def _fail(self, connection: PoolProxiedConnection, text: str, error: Exception) -> NoReturn:
         dbapi: Any = self._dialect.loaded_dbapi

@@ -49,11 +49,11 @@ class Connection(aiosqlite.Connection):
 
     _steps_under_way = 0
 
-    async def fetch(self, statement: str, parameters: Sequence[Any]) -> list[Any]:
+    async def fetch(self, statement: str, *parameters: Any) -> list[Any]:
         """Return every row of a statement, in one step."""
         return cast("list[Any]", await self._execute(self._fetch, statement, parameters))
 
-    async def change(self, statement: str, parameters: Sequence[Any]) -> int:
+    async def change(self, statement: str, *parameters: Any) -> int:
         """Execute a statement that returns no rows, and return how many it changed."""
         return cast("int", await self._execute(self._change, statement, parameters))
 
