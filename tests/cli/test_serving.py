@@ -51,6 +51,33 @@ def serving(data_dir: Path, *words: str, **settings: str) -> Iterator[tuple[int,
             stream.close()
 
 
+WITHIN_THE_SERVER = """
+import gc, json, os, signal
+from quill.cli.listening import listen_on
+from quill.cli.serving import serve_on
+
+def tell():
+    print(json.dumps([gc.isenabled(), gc.get_freeze_count(), len(gc.get_objects())]))
+    os.kill(os.getpid(), signal.SIGTERM)
+
+serve_on(listen_on("127.0.0.1", 0), tell)
+"""
+
+
+@pytest.mark.thorough
+def test_server_looks_for_garbage_once_it_answers_but_not_among_what_its_start_made(quill: Run, tmp_path: Path) -> None:
+    quill("migrate")
+    within = [sys.executable, "-c", WITHIN_THE_SERVER]
+    done = subprocess.run(  # noqa: S603 - the program under test
+        within, env=environment(tmp_path / "data"), capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == -signal.SIGTERM, done.stderr
+    is_looking, kept, others = json.loads(done.stdout)
+    assert is_looking
+    assert kept > 50_000
+    assert others < kept / 20
+
+
 def wait_until_up(port: int, process: "subprocess.Popen[str]") -> None:
     deadline = time.monotonic() + 90
     while time.monotonic() < deadline:

@@ -25,6 +25,9 @@ def serve(
     demo: Annotated[bool, typer.Option("--demo", help="Migrate, fill an empty database with a demo clinic.")] = False,
 ) -> None:
     """Serve the API until it is told to stop; requests under way are finished first."""
+    from quill.kit import garbage
+
+    garbage.pause()
     from quill.cli import serving
 
     serving.serve(host=host, port=port, workers=workers, is_demo=demo)

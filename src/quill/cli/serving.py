@@ -14,6 +14,7 @@ import uvicorn
 from quill.cli import workers as processes
 from quill.cli.console import fail, open_services, read_settings, run
 from quill.cli.listening import Connection, listen_on, wait_for_the_last
+from quill.kit import garbage
 from quill.settings import Settings
 from quill.telemetry.switches import TracingNotInstalled, check_installed
 
@@ -42,6 +43,7 @@ def serve(*, host: str, port: int, workers: int, is_demo: bool) -> None:
     listener = _listen_on(host, port)
     banner = "\n".join([f"Quill answers at http://{host}:{listener.getsockname()[1]}", *lines])
     if workers > 1:
+        garbage.resume()
         supervisor = processes.Supervisor(serve_on, listener, workers, settings.stop_notice_seconds)
         with _counting_together(settings):
             is_well = supervisor.run(lambda: typer.echo(banner))
@@ -95,6 +97,7 @@ def serve_on(listener: socket.socket, on_ready: Callable[[], None], *, holds_con
         "timeout_graceful_shutdown": DRAIN_SECONDS,
         "timeout_keep_alive": KEEP_ALIVE_SECONDS,
     }
+    garbage.pause()
     server = _Server(uvicorn.Config("quill.app:from_environment", **options), on_ready, holds_connections)
     server.run([listener])
     return server.started
@@ -110,6 +113,7 @@ class _Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
+        garbage.resume()
         if self.started:
             self._on_ready()
 
