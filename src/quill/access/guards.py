@@ -28,7 +28,11 @@ def authenticator_of(request: Request) -> Authenticator:
     return authenticator
 
 
-AuthenticatorDep = Annotated[Authenticator, Depends(authenticator_of)]
+async def _authenticator(request: Request) -> Authenticator:
+    return authenticator_of(request)
+
+
+AuthenticatorDep = Annotated[Authenticator, Depends(_authenticator)]
 
 
 class Guard:

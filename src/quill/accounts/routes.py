@@ -55,12 +55,12 @@ router = APIRouter(
 )
 
 
-def user_agent_of(request: Request) -> str:
+async def user_agent_of(request: Request) -> str:
     """Return the browser's own description, for the person's list of logins."""
     return request.headers.get("user-agent", "")
 
 
-def signed_in_of(request: Request, _actor: SignedInWriter) -> SignedIn:
+async def signed_in_of(request: Request, _actor: SignedInWriter) -> SignedIn:
     """Return the login the guard let in."""
     signed_in: SignedIn = request.state.signed_in
     return signed_in

@@ -142,7 +142,7 @@ async def refuse_unknown_query(request: Request) -> None:
     Raises:
         RequestValidationError: 422, naming the parameter.
     """
-    if not request.query_params:
+    if not request.scope["query_string"]:
         return
     known = _known_query(request.scope["route"].dependant)
     given = Counter(name for name, _ in request.query_params.multi_items())

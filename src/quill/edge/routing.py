@@ -10,7 +10,9 @@ from collections.abc import Iterable
 from fastapi import APIRouter, FastAPI
 from fastapi.routing import APIRoute
 from starlette.routing import Match
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from quill.edge.plans import plan_for
 
 _Key = tuple[int, str]
 
@@ -40,20 +42,20 @@ class _Table:
     def __init__(self, router: APIRouter) -> None:
         self._router = router
         self._rest = router.middleware_stack
-        self._routes: dict[_Key, list[APIRoute]] = {}
+        self._routes: dict[_Key, list[tuple[APIRoute, ASGIApp | None]]] = {}
         for route in router.routes:
             if isinstance(route, APIRoute):
-                self._routes.setdefault(_key(route.path), []).append(route)
+                self._routes.setdefault(_key(route.path), []).append((route, plan_for(route)))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request by the first route that matches it, as the router would."""
         if scope["type"] == "http" and not scope.get("root_path"):
-            for route in self._routes.get(_key(scope["path"]), ()):
+            for route, plan in self._routes.get(_key(scope["path"]), ()):
                 match, found = route.matches(scope)
                 if match is Match.FULL:
                     scope["router"] = self._router
                     scope.update(found)
-                    await route.handle(scope, receive, send)
+                    await (plan or route.handle)(scope, receive, send)
                     return
         await self._rest(scope, receive, send)
 

@@ -69,7 +69,7 @@ EDIT_ERRORS = (PatientNotFound, PatientDeactivated, NhsNumberTaken, RequestInPro
 OptionalQuery = Annotated[Annotated[str, Field(max_length=255)] | None, BlankAsAbsent]
 
 
-def contact_of(request: Request) -> FhirContact:
+async def contact_of(request: Request) -> FhirContact:
     """Return what this process knows about the record store."""
     contact: FhirContact = request.app.state.fhir_contact
     return contact
@@ -87,7 +87,7 @@ async def exact_body(request: Request) -> Document:
         raise Unprocessable("The request body is not readable") from error
 
 
-def list_request(
+async def list_request(
     search: Annotated[OptionalQuery, Query(description="Parts of a name, or a whole identifier.")] = None,
     name: Annotated[OptionalQuery, Query(description="Parts of a name; every word must be found.")] = None,
     identifier: Annotated[OptionalQuery, Query(description="`value` or `system|value`.")] = None,

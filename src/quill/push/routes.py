@@ -22,7 +22,7 @@ router = APIRouter(
 )
 
 
-def sender_of(request: Request) -> PushSender:
+async def sender_of(request: Request) -> PushSender:
     """Return this process's way to devices."""
     sender: PushSender = request.app.state.push_sender
     return sender
