@@ -21,7 +21,7 @@ from quill.kit.ids import ConversationId, OrganisationId, PatientId, UserId
 from quill.patients import queries as patients
 from quill.patients.queries import Filters
 from tests.clinic import Clinic, Person
-from tests.conversations.talk import begin, external, patient_account
+from tests.conversations.talk import begin, external, grant, patient_account, revoke
 
 _PATIENT: sa.ColumnElement[str] = sa.column("patient_id", sa.String(64))
 _ORGANISATION: sa.ColumnElement[int] = sa.column("organisation_id", sa.Integer())
@@ -163,6 +163,43 @@ def test_who_is_tied_to_nobody_finds_nothing(clinic: Clinic) -> None:
     nothing = Seen(set(), set(), set(), set(), set())
     for person in (clinic.clinician(), clinic.clinician(elsewhere), external(clinic), patient_account(clinic, "p-0")):
         assert seen_by(clinic, actor_of(clinic, person), places) == nothing
+
+
+LEVELS = [level for level in Level if not level.reaches(Level.ADMIN)]
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("tie", ["own record", "membership", "other membership", "grant", "grant that ended", "none"])
+def test_ties_read_together_with_the_login_are_those_asked_for_alone(clinic: Clinic, level: Level, tie: str) -> None:
+    surgery, elsewhere = clinic.organisation(), clinic.organisation("Elsewhere")
+    patient = clinic.patient(surgery)
+    others = [clinic.patient(surgery), clinic.patient(elsewhere)]
+    works_in = {"membership": [surgery], "other membership": [elsewhere]}.get(tie, [])
+    person = clinic.person(
+        level=level, organisations=works_in, patient_id=patient if tie == "own record" else None, roles=["Clinician"]
+    )
+    if tie.startswith("grant"):
+        grant(clinic, person, patient)
+    if tie == "grant that ended":
+        revoke(clinic, person)
+    for asked in (patient, *others):
+
+        async def alone(asked: str = asked) -> bool:
+            async with clinic.services.database.reading() as session:
+                actor = await identity.find_actor(session, clinic.services.settings, UserId(person.id))
+                assert actor is not None
+                return await access.find_relationship(session, actor, PatientId(asked)) is not None
+
+        status = person.get(f"/api/patients/{asked}/letters").status_code
+        assert (status != 404) == clinic.run(alone)
+    is_tied = tie in {"own record", "grant"} or (tie == "membership" and level is Level.STAFF)
+    assert (person.get(f"/api/patients/{patient}/letters").status_code != 404) == is_tied
+
+
+def test_login_rights_and_ties_are_one_statement(clinic: Clinic) -> None:
+    surgery = clinic.organisation()
+    doctor, patient = clinic.clinician(surgery), clinic.patient(surgery)
+    assert clinic.selects(lambda: doctor.get(f"/api/patients/{patient}")) == 2
 
 
 def test_the_values_of_another_shape_are_refused(clinic: Clinic) -> None:

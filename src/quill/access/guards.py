@@ -44,11 +44,13 @@ class Guard:
     def __init__(self, requirement: Requirement) -> None:
         self.requirement = requirement
 
-    async def _enter(self, request: Request, reader: Reader, session: Session) -> SignedIn:
+    async def _enter(
+        self, request: Request, reader: Reader, session: Session, about: PatientId | None = None
+    ) -> SignedIn:
         if self.requirement.is_clinical and not reader.settings.clinical_services_enabled:
             raise ClinicalServicesDisabled
         authenticator = authenticator_of(request)
-        signed_in = await auth.authenticate(session, authenticator, cookies.access_token_of(request))
+        signed_in = await auth.authenticate(session, authenticator, cookies.access_token_of(request), about)
         request.state.signed_in = signed_in
         if self.writes:
             auth.check_csrf(authenticator, signed_in, *cookies.csrf_tokens_of(request))
@@ -83,10 +85,11 @@ class PatientReadGuard(Guard):
 
     async def __call__(self, request: Request, reader: ReaderDep, patient_id: PatientIdPath) -> Actor:
         """Return who is asking."""
-        signed_in = await self._enter(request, reader, reader.session)
+        signed_in = await self._enter(request, reader, reader.session, possible_patient_id(patient_id))
         subject = checked_patient_id(patient_id)
-        await access.check_patient(reader, reader.session, signed_in.actor, subject, self.requirement)
-        return signed_in.actor
+        actor, ties = signed_in.actor, signed_in.ties
+        await access.check_patient(reader, reader.session, actor, subject, self.requirement, ties=ties)
+        return actor
 
 
 class PatientWriteGuard(Guard):
@@ -97,10 +100,11 @@ class PatientWriteGuard(Guard):
     async def __call__(self, request: Request, unit: UnitDep, patient_id: PatientIdPath) -> Actor:
         """Return who is asking."""
         async with unit.reading() as session:
-            signed_in = await self._enter(request, unit, session)
+            signed_in = await self._enter(request, unit, session, possible_patient_id(patient_id))
             subject = checked_patient_id(patient_id)
-            await access.check_patient(unit, session, signed_in.actor, subject, self.requirement)
-        return signed_in.actor
+            actor, ties = signed_in.actor, signed_in.ties
+            await access.check_patient(unit, session, actor, subject, self.requirement, ties=ties)
+        return actor
 
 
 class PublicMark:
@@ -118,15 +122,21 @@ def Public(reason: str) -> PublicMark:  # noqa: N802 - reads as a mark in the ro
     return PublicMark(reason)
 
 
+def possible_patient_id(text: str) -> PatientId | None:
+    """Return a path's patient id; ``None`` when it cannot be one."""
+    return PatientId(text) if is_fhir_id(text) else None
+
+
 def checked_patient_id(text: str) -> PatientId:
     """Return a path's patient id.
 
     Raises:
         PatientNotFound: 404, it cannot be one, so no patient has it.
     """
-    if not is_fhir_id(text):
+    patient_id = possible_patient_id(text)
+    if patient_id is None:
         raise PatientNotFound
-    return PatientId(text)
+    return patient_id
 
 
 SignedInReader = Annotated[Actor, Depends(ReadGuard(Requirement()), scope="function")]

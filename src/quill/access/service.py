@@ -57,16 +57,25 @@ class Requirement:
     owner_sentence: str | None = None
 
 
-async def find_relationship(session: AsyncSession, actor: Actor, patient_id: PatientId) -> Relationship | None:
+async def find_relationship(
+    session: AsyncSession, actor: Actor, patient_id: PatientId, ties: identity.Ties | None = None
+) -> Relationship | None:
     """Return what ties an actor to a patient, or ``None`` for an outsider.
 
     The only place this is decided. Whether the patient exists is not asked here: an outsider learns nothing about that.
+
+    Args:
+        session: where to look.
+        actor: who wants something.
+        patient_id: about whom.
+        ties: what the rows say, when they have been read together with the actor's rights.
     """
     known = _tie_by_itself(actor, patient_id)
     if known is not None:
         return known
-    shares, holds = await identity.relationships(session, actor, patient_id)
-    return _tie_by_rows(shares=shares, holds=holds)
+    if ties is None or ties.patient_id != patient_id:
+        ties = await identity.relationships(session, actor, patient_id)
+    return _tie_by_rows(shares=ties.shares_organisation, holds=ties.holds_grant)
 
 
 def _tie_by_itself(actor: Actor, patient_id: PatientId) -> Relationship | None:
@@ -170,6 +179,7 @@ async def check_patient(
     requirement: Requirement,
     *,
     absent: type[NotFound] = PatientNotFound,
+    ties: identity.Ties | None = None,
 ) -> Relationship:
     """Refuse an actor outside a patient's circle, then one inside it without the right.
 
@@ -180,6 +190,7 @@ async def check_patient(
         patient_id: about whom.
         requirement: what it needs.
         absent: the 404 that an outsider gets.
+        ties: what the rows say of both, when they have been read already.
 
     Returns:
         What ties the actor to the patient.
@@ -188,7 +199,7 @@ async def check_patient(
         NotFound: 404, an outsider; as if there were nothing.
         Forbidden: 403, an insider without the right.
     """
-    relationship = await find_relationship(session, actor, patient_id)
+    relationship = await find_relationship(session, actor, patient_id, ties)
     if relationship is None:
         audit.record_refusal(reader, actor, Act.ACCESS_CHECK, reason="no_relationship", patient_id=patient_id)
         raise absent

@@ -10,35 +10,47 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from quill.auth.models import Login, PasswordReset
 from quill.identity import service as identity
-from quill.kit.ids import LoginId, UserId
+from quill.kit.ids import LoginId, PatientId, UserId
 
 _LOGIN = cast("sa.Table", Login.__table__)
 
 
-def _people_with_logins() -> sa.Select[*tuple[Any, ...]]:
-    return (
-        identity.person_select()
-        .join(_LOGIN, _LOGIN.c.user_id == identity.PERSON_ID)
-        .add_columns(
-            _LOGIN.c.id.label("login_id"),
-            _LOGIN.c.generation,
-            _LOGIN.c.created_at.label("login_created_at"),
-            _LOGIN.c.refreshed_at,
-            _LOGIN.c.expires_at,
-            _LOGIN.c.ended_at,
-        )
+def _with_logins(people: sa.Select[*tuple[Any, ...]]) -> sa.Select[*tuple[Any, ...]]:
+    return people.join(_LOGIN, _LOGIN.c.user_id == identity.PERSON_ID).add_columns(
+        _LOGIN.c.id.label("login_id"),
+        _LOGIN.c.generation,
+        _LOGIN.c.created_at.label("login_created_at"),
+        _LOGIN.c.refreshed_at,
+        _LOGIN.c.expires_at,
+        _LOGIN.c.ended_at,
     )
 
 
 @functools.cache
 def _login_with_person() -> sa.Select[*tuple[Any, ...]]:
     """Return the statement of every request by somebody signed in; made once, as making it costs much of its time."""
-    return _people_with_logins().where(_LOGIN.c.id == sa.bindparam("wanted"))
+    return _with_logins(identity.person_select()).where(_LOGIN.c.id == sa.bindparam("wanted"))
 
 
-async def login_with_person(session: AsyncSession, login_id: LoginId) -> sa.Row[Any] | None:
-    """Return a login and everything about its person's rights, in one statement, which every request begins with."""
-    return (await session.execute(_login_with_person(), {"wanted": login_id})).first()
+@functools.cache
+def _login_with_person_and_ties() -> sa.Select[*tuple[Any, ...]]:
+    return _with_logins(identity.person_with_ties_select()).where(_LOGIN.c.id == sa.bindparam("wanted"))
+
+
+async def login_with_person(
+    session: AsyncSession, login_id: LoginId, about: PatientId | None = None
+) -> sa.Row[Any] | None:
+    """Return a login and everything about its person's rights, in one statement, which every request begins with.
+
+    Args:
+        session: where to look.
+        login_id: which login.
+        about: a patient; the row is then one of ``person_with_ties_select``.
+    """
+    if about is None:
+        return (await session.execute(_login_with_person(), {"wanted": login_id})).first()
+    values = {"wanted": login_id, "subject": about}
+    return (await session.execute(_login_with_person_and_ties(), values)).first()
 
 
 @functools.cache
@@ -63,7 +75,7 @@ ADVANCE = (
 
 @functools.cache
 def _logins_with_people() -> sa.Select[*tuple[Any, ...]]:
-    return _people_with_logins().where(_LOGIN.c.id.in_(sa.bindparam("wanted", expanding=True)))
+    return _with_logins(identity.person_select()).where(_LOGIN.c.id.in_(sa.bindparam("wanted", expanding=True)))
 
 
 async def logins_with_people(session: AsyncSession, login_ids: Collection[LoginId]) -> Sequence[sa.Row[Any]]:

@@ -24,7 +24,7 @@ from quill.identity import service as identity
 from quill.identity.registration import Registration
 from quill.kit import clock
 from quill.kit.crypto import Sealer
-from quill.kit.ids import LoginId, UserId
+from quill.kit.ids import LoginId, PatientId, UserId
 from quill.settings import Settings
 from quill.unit import Unit
 
@@ -51,7 +51,7 @@ class Authenticator:
 
 @dataclass(frozen=True, slots=True)
 class SignedIn:
-    """A person and the login a request came with."""
+    """A person and the login a request came with; and the ties to the patient whom the request is about."""
 
     actor: Actor
     full_name: str | None
@@ -60,6 +60,7 @@ class SignedIn:
     generation: int
     refreshed_at: datetime.datetime
     created_at: datetime.datetime
+    ties: identity.Ties | None = None
 
     @property
     def is_fresh(self) -> bool:
@@ -67,8 +68,16 @@ class SignedIn:
         return clock.now() - self.created_at < datetime.timedelta(seconds=FRESH_SECONDS)
 
 
-async def authenticate(session: AsyncSession, auth: Authenticator, access_token: str | None) -> SignedIn:
+async def authenticate(
+    session: AsyncSession, auth: Authenticator, access_token: str | None, about: PatientId | None = None
+) -> SignedIn:
     """Return who is signed in, with the rights held at this moment.
+
+    Args:
+        session: where to look; one statement.
+        auth: what reads the token.
+        access_token: what the request came with.
+        about: a patient to whom the person's ties are looked up as well.
 
     Raises:
         Unauthenticated: 401 ``Not authenticated``, there is no token.
@@ -76,7 +85,7 @@ async def authenticate(session: AsyncSession, auth: Authenticator, access_token:
         InactiveUser: 401, the account is disabled.
     """
     facts = _read_access(auth, access_token)
-    return _signed_in(auth, facts, await queries.login_with_person(session, facts.login_id))
+    return _signed_in(auth, facts, await queries.login_with_person(session, facts.login_id, about), about)
 
 
 async def authenticate_all(
@@ -105,7 +114,9 @@ def _read_access(auth: Authenticator, access_token: str | None) -> TokenFacts:
     return auth.tokens.read(TokenType.ACCESS, access_token)
 
 
-def _signed_in(auth: Authenticator, facts: TokenFacts, row: sa.Row[Any] | None) -> SignedIn:
+def _signed_in(
+    auth: Authenticator, facts: TokenFacts, row: sa.Row[Any] | None, about: PatientId | None = None
+) -> SignedIn:
     """Return who is signed in by a token, going by the login and the person as they are now."""
     if row is None or row.id != facts.user_id:
         raise InvalidToken
@@ -116,14 +127,16 @@ def _signed_in(auth: Authenticator, facts: TokenFacts, row: sa.Row[Any] | None) 
     # Requests of other tabs are under way while one of them refreshes.
     if facts.generation != row.generation and not is_within_grace(facts, row.generation, row.refreshed_at):
         raise InvalidToken
+    actor = identity.actor_from(row, auth.settings, facts.login_id)
     return SignedIn(
-        actor=identity.actor_from(row, auth.settings, facts.login_id),
+        actor=actor,
         full_name=row.full_name,
         registrations=identity.registrations_from(row),
         is_totp_enabled=row.is_totp_enabled,
         generation=row.generation,
         refreshed_at=row.refreshed_at,
         created_at=row.login_created_at,
+        ties=identity.ties_from(row, actor, about) if about is not None else None,
     )
 
 

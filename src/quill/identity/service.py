@@ -36,7 +36,9 @@ person_exists = queries.person_exists
 related_patients = queries.related_patients
 is_related = queries.is_related
 cares_for_many = queries.cares_for_many
+Ties = queries.Ties
 relationships = queries.relationships
+person_with_ties_select = queries.person_with_ties_select
 holds_grant = queries.holds_grant
 granted_patients = queries.granted_patients
 grant_holders = queries.grant_holders
@@ -112,6 +114,12 @@ def actor_from(row: sa.Row[Any], settings: Settings, login_id: LoginId | None = 
         patient_id=PatientId(row.patient_id) if row.patient_id else None,
         login_id=login_id,
     )
+
+
+def ties_from(row: sa.Row[Any], actor: Actor, patient_id: PatientId) -> Ties:
+    """Return what ties the actor of a ``person_with_ties_select`` row to the patient it was asked about."""
+    # As with the organisations of an actor, memberships count from staff level upwards only.
+    return Ties(patient_id, shares_organisation=actor.is_staff and bool(row.shares), holds_grant=bool(row.holds))
 
 
 async def find_actor(session: AsyncSession, settings: Settings, user_id: UserId) -> Actor | None:

@@ -31,6 +31,7 @@ from quill.identity.queries.people import (
     taken,
 )
 from quill.identity.queries.ties import (
+    Ties,
     around_patient,
     cares_for_many,
     grant_holders,
@@ -40,6 +41,7 @@ from quill.identity.queries.ties import (
     holds_grant,
     is_active_grant,
     is_related,
+    person_with_ties_select,
     related_patients,
     relationships,
     shares_organisation,
@@ -49,6 +51,7 @@ __all__ = [
     "ACCOUNT",
     "SEPARATOR",
     "Anybody",
+    "Ties",
     "active_people",
     "around_patient",
     "cares_for_many",
@@ -77,6 +80,7 @@ __all__ = [
     "people_page",
     "person_exists",
     "person_select",
+    "person_with_ties_select",
     "related_patients",
     "relationships",
     "shared_organisations",

@@ -20,19 +20,16 @@ class Anybody:
     Attributes:
         level: they are all admins (and above), all staff below that, or all below staff, as the level is ``ADMIN``,
             ``STAFF`` or another.
+        table: of accounts, what to select from.
     """
 
     level: Level
-
-    @property
-    def table(self) -> sa.FromClause:
-        """Return what to select from."""
-        return _PERSON
+    table: sa.FromClause = _PERSON
 
     @property
     def user_id(self) -> sa.ColumnElement[int]:
         """Return the column to select, and to say by who is meant."""
-        return _PERSON.c.id
+        return self.table.c.id
 
     @property
     def is_admin(self) -> bool:
@@ -47,19 +44,19 @@ class Anybody:
     @property
     def own_record_id(self) -> sa.ColumnElement[str] | None:
         """Return the column of their own records' ids, which is null for whoever has none."""
-        return _PERSON.c.patient_id
+        return self.table.c.patient_id
 
     def is_user(self, user_id: sa.ColumnElement[int]) -> sa.ColumnElement[bool]:
         """Return the condition that a column holds the person's number."""
-        return user_id == _PERSON.c.id
+        return user_id == self.table.c.id
 
     def is_own_record(self, patient_id: sa.ColumnElement[str]) -> sa.ColumnElement[bool]:
         """Return the condition that a column holds the id of the person's own record."""
-        return patient_id == _PERSON.c.patient_id
+        return patient_id == self.table.c.patient_id
 
     def works_in(self, organisation_id: sa.ColumnElement[int]) -> sa.ColumnElement[bool]:
         """Return the condition that a column holds an organisation the person works in; false below staff level."""
         if self.organisations is Count.NONE:
             return sa.false()
-        theirs = sa.select(_WORK.c.organisation_id).where(_WORK.c.user_id == _PERSON.c.id).correlate(_PERSON)
+        theirs = sa.select(_WORK.c.organisation_id).where(_WORK.c.user_id == self.table.c.id).correlate(self.table)
         return organisation_id.in_(theirs)

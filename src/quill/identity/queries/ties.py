@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from typing import Any, cast
 
 import sqlalchemy as sa
@@ -14,7 +15,8 @@ from quill.identity.models import (
     OrganisationStaffMember,
     UserAccount,
 )
-from quill.identity.queries.people import SHOWN, of_levels
+from quill.identity.queries.anybody import Anybody
+from quill.identity.queries.people import ACCOUNT, SHOWN, of_levels, person_select
 from quill.identity.terms import ActorShape, Count, Terms, actor_values
 from quill.kit.ids import PatientId, UserId
 
@@ -23,6 +25,21 @@ _ORGANISATION_PATIENT = cast("sa.Table", OrganisationPatientMember.__table__)
 _ACCESS = cast("sa.Table", ExternalAccess.__table__)
 _MEMBER = _ORGANISATION_PATIENT.alias("caring")
 _GRANT = _ACCESS.alias("access_grant")
+
+
+@dataclass(frozen=True, slots=True)
+class Ties:
+    """What rows say of somebody and a patient.
+
+    Attributes:
+        patient_id: about whom.
+        shares_organisation: whether an organisation they work in cares for the patient.
+        holds_grant: whether they hold an active grant for the patient's record.
+    """
+
+    patient_id: PatientId
+    shares_organisation: bool
+    holds_grant: bool
 
 
 def related_patients(actor: Terms) -> sa.Select[str]:
@@ -90,17 +107,31 @@ async def cares_for_many(session: AsyncSession, actor: Actor, limit: int) -> boo
     return int(await session.scalar(statement, actor_values(actor) | {"most": limit + 1}) or 0) > limit
 
 
+SUBJECT = sa.bindparam("subject", type_=sa.String(64))
+"""The patient whom a statement is about."""
+
+
+def tie_columns(actor: Terms) -> tuple[sa.Label[bool], sa.Label[bool]]:
+    """Return columns telling whether the actor shares an organisation with the ``SUBJECT``, and holds a grant."""
+    return shares_organisation(actor, SUBJECT).label("shares"), holds_grant(actor, SUBJECT).label("holds")
+
+
+@functools.cache
+def person_with_ties_select() -> sa.Select[*tuple[Any, ...]]:
+    """Return ``person_select`` with the ``tie_columns`` of each person, to be read by ``ties_from``."""
+    return person_select().add_columns(*tie_columns(Anybody(Level.STAFF, ACCOUNT)))
+
+
 @functools.cache
 def _relationships(actor: ActorShape) -> sa.Select[bool, bool]:
-    subject = sa.bindparam("subject", type_=sa.String(64))
-    return sa.select(shares_organisation(actor, subject).label("shares"), holds_grant(actor, subject).label("holds"))
+    return sa.select(*tie_columns(actor))
 
 
-async def relationships(session: AsyncSession, actor: Actor, patient_id: PatientId) -> tuple[bool, bool]:
-    """Tell whether the actor shares an organisation with a patient, and holds an active grant; one statement."""
+async def relationships(session: AsyncSession, actor: Actor, patient_id: PatientId) -> Ties:
+    """Return what ties the actor to a patient; one statement."""
     statement = _relationships(ActorShape.of(actor))
     row = (await session.execute(statement, actor_values(actor) | {"subject": patient_id})).one()
-    return bool(row.shares), bool(row.holds)
+    return Ties(patient_id, shares_organisation=bool(row.shares), holds_grant=bool(row.holds))
 
 
 _GRANT_HOLDERS = sa.select(_ACCESS.c.user_id).where(
