@@ -9,7 +9,6 @@ from functools import partial
 import structlog
 from fastapi import FastAPI
 from sqlalchemy.ext.asyncio import AsyncSession
-from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 from starlette.middleware.cors import CORSMiddleware
 
 import quill.tables  # noqa: F401 - foreign keys name tables of other slices
@@ -31,7 +30,7 @@ from quill.auth.throttle import Throttle
 from quill.conversations import service as conversations
 from quill.conversations.routes import router as conversations_router
 from quill.edge import problems, routing
-from quill.edge.middleware import Edge
+from quill.edge.middleware import BodyLimit, Edge
 from quill.events.routes import router as events_router
 from quill.events.service import Streaming
 from quill.external.routes import router as external_router
@@ -195,7 +194,7 @@ def create_app(settings: Settings, *, open_services: Callable[[Settings], Servic
             max_age=600,
         )
     # Inside the edge, so that its answer is a problem document too.
-    app.add_middleware(RequestBodyLimitMiddleware, max_body_size=settings.max_body_bytes)
+    app.add_middleware(BodyLimit, max_body_size=settings.max_body_bytes)
     app.add_middleware(
         Edge,
         public_url=settings.public_url,

@@ -67,7 +67,7 @@ def test_no_log_line_and_no_error_holds_what_people_wrote(clinic: Clinic, capsys
 
     written = "".join(capsys.readouterr())
     assert {200, 201, 400, 401, 404, 409, 412, 422, 428, 500, 502, 503} <= story.statuses
-    assert '"event": "unforeseen"' in written
+    assert '"event":"unforeseen"' in written
     assert "/api/patients/{patient_id}/letters" in written
     assert story.found_in(written) == []
     assert [error for error in story.errors if story.found_in(error)] == []

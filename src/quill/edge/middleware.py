@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from urllib.parse import urlsplit
 
 import structlog
-from starlette.datastructures import Headers
+from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from quill.edge.problems import problem_response
@@ -81,16 +81,16 @@ class Edge:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        headers = Headers(scope=scope)
-        given = headers.get("x-request-id", "")
-        request_id = given if _GIVEN_REQUEST_ID.fullmatch(given) else ids.new_uuid()
+        headers = _Headers(scope)
+        given = headers.text(b"x-request-id")
+        request_id = given if given and _GIVEN_REQUEST_ID.fullmatch(given) else ids.new_uuid()
         state = scope.setdefault("state", {})
         state["request_id"] = request_id
         state["source"] = self._source(scope, headers)
         with correlation.belonging_to(request_id):
-            await self._answer(scope, receive, send, request_id)
+            await self._answer(scope, receive, send, request_id, headers)
 
-    async def _answer(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
+    async def _answer(self, scope: Scope, receive: Receive, send: Send, request_id: str, headers: "_Headers") -> None:
         tell(RequestBegan())
         started = clock.monotonic_seconds()
         status = 0
@@ -103,7 +103,7 @@ class Edge:
             await send(message)
 
         try:
-            refusal = self._refusal(scope, Headers(scope=scope))
+            refusal = self._refusal(scope, headers)
             if refusal is not None:
                 await problem_response(refusal, request_id)(scope, receive, send_with_headers)
             else:
@@ -120,26 +120,25 @@ class Edge:
             tell(RequestEnded(method, route, status, seconds))
             log.info("request", method=method, route=route, status=status, milliseconds=round(seconds * 1000, 1))
 
-    def _refusal(self, scope: Scope, headers: Headers) -> QuillError | None:
+    def _refusal(self, scope: Scope, headers: "_Headers") -> QuillError | None:
         if "\x00" in scope["path"] or b"%00" in scope.get("query_string", b""):
             return Unprocessable("The address holds a NUL character")
-        announced = headers.get("content-length", "")
+        announced = headers.text(b"content-length")
         if announced.isascii() and announced.isdecimal() and int(announced[:18]) > self.max_body_bytes:
             return BodyTooLarge()
         if scope["method"] in SAFE_METHODS:
             return None
-        origin = headers.get("origin")
-        if origin is not None:
-            return None if self._is_ours(origin, headers) else ForeignOrigin()
-        if headers.get("sec-fetch-site", "none") not in {"same-origin", "none"}:
+        if b"origin" in headers:
+            return None if self._is_ours(headers.text(b"origin"), headers) else ForeignOrigin()
+        if headers.text(b"sec-fetch-site", "none") not in {"same-origin", "none"}:
             return ForeignOrigin()
         return None
 
-    def _is_ours(self, origin: str, headers: Headers) -> bool:
+    def _is_ours(self, origin: str, headers: "_Headers") -> bool:
         if origin in self.allowed_origins:
             return True
         # A page served from the very host that is asked is ours, whatever name the host goes by in development.
-        return not self.is_https and urlsplit(origin).netloc == headers.get("host")
+        return not self.is_https and urlsplit(origin).netloc == headers.text(b"host")
 
     def _set_headers(self, start: Message, request_id: str) -> None:
         """Complete an answer's headers; what a route has set itself stays."""
@@ -151,11 +150,13 @@ class Edge:
             given.append((b"connection", b"close"))
         start["headers"] = given
 
-    def _source(self, scope: Scope, headers: Headers) -> str:
+    def _source(self, scope: Scope, headers: "_Headers") -> str:
         """Return the nearest address in the forwarding chain that is not one of our own proxies."""
         client = scope.get("client")
         source = str(client[0]) if client else "unknown"
-        chain = [hop.strip() for hop in headers.get("x-forwarded-for", "").split(",") if hop.strip()]
+        if b"x-forwarded-for" not in headers:
+            return source[:64]
+        chain = [hop.strip() for hop in headers.text(b"x-forwarded-for").split(",") if hop.strip()]
         while chain and self._is_proxy(source):
             source = chain.pop()
         return source[:64]
@@ -166,6 +167,29 @@ class Edge:
         except ValueError:
             return False
         return any(parsed in network for network in self.trusted_proxies)
+
+
+class _Headers(dict[bytes, bytes]):
+    """A request's headers by their names in small letters; of one that is repeated the first, as Starlette has it."""
+
+    def __init__(self, scope: Scope) -> None:
+        super().__init__(reversed(scope["headers"]))
+
+    def text(self, name: bytes, absent: str = "") -> str:
+        """Return what a header holds."""
+        value = self.get(name)
+        return absent if value is None else value.decode("latin-1")
+
+
+class BodyLimit(RequestBodyLimitMiddleware):
+    """Refuses bodies that turn out to be too large, for those methods whose bodies somebody reads."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on; its body breaks off where it becomes too large."""
+        if scope["type"] == "http" and scope["method"] in SAFE_METHODS:
+            await self.app(scope, receive, send)
+        else:
+            await super().__call__(scope, receive, send)
 
 
 def _template(scope: Scope) -> str:

@@ -5,12 +5,14 @@ because the text of an exception may quote what a patient wrote; ``where`` gives
 """
 
 import contextlib
+import json
 import logging
 import sys
 import traceback
-from collections.abc import MutableMapping
+from collections.abc import Callable, MutableMapping
 from typing import Any, Literal
 
+import msgspec
 import structlog
 
 from quill.kit.correlation import add_request_id
@@ -19,7 +21,7 @@ from quill.kit.observing import Logged, tell
 
 def configure(level: Literal["debug", "info", "warning", "error"], *, as_json: bool) -> None:
     """Send our own and the libraries' log lines to standard error, as JSON or for people."""
-    renderer = structlog.processors.JSONRenderer() if as_json else structlog.dev.ConsoleRenderer(colors=False)
+    renderer = structlog.processors.JSONRenderer(_to_json) if as_json else structlog.dev.ConsoleRenderer(colors=False)
     number = logging.getLevelNamesMapping()[level.upper()]
     structlog.configure(
         processors=[
@@ -35,6 +37,14 @@ def configure(level: Literal["debug", "info", "warning", "error"], *, as_json: b
         cache_logger_on_first_use=False,
     )
     logging.basicConfig(level=max(number, logging.WARNING), format="%(levelname)s %(name)s %(message)s", force=True)
+
+
+def _to_json(line: MutableMapping[str, Any], *, default: Callable[[Any], Any]) -> str:
+    try:
+        return msgspec.json.encode(line, enc_hook=default).decode()
+    except UnicodeEncodeError:
+        # A lone surrogate, which only escapes can tell.
+        return json.dumps(line, default=default)
 
 
 def _tell(_logger: object, _method: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
