@@ -28,6 +28,7 @@ class Budgets:
     growth_p99: float
     told: float
     beside: float
+    workers: float
 
 
 def read_budgets(file: Path = BUDGETS_FILE) -> Budgets:
@@ -39,6 +40,7 @@ def read_budgets(file: Path = BUDGETS_FILE) -> Budgets:
         growth_p99=entries["growth"]["p99"],
         told=entries["streams"]["told"],
         beside=entries["beside"]["p99_over_p50"],
+        workers=entries["workers"]["gain"],
     )
 
 
@@ -51,6 +53,10 @@ def broken(results: StoreResults, budgets: Budgets) -> Iterator[str]:
         yield f"{results.title}: streams: {results.streams.told:.3f} of the events arrived, not {budgets.told}"
     if results.beside is not None and results.beside.ratio > budgets.beside:
         yield f"{results.title}: beside: p99 is {results.beside.ratio:.1f} times p50, more than {budgets.beside}"
+    for found in results.workers:
+        gain = found.gain if found.are_free else found.gain_to_come
+        if gain < budgets.workers:
+            yield f"{results.title}: workers: {found.name}: two give {gain:.2f} times one, less than {budgets.workers}"
 
 
 def _broken(outcome: Outcome, budget: Budget, budgets: Budgets) -> Iterator[str]:

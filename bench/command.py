@@ -16,15 +16,16 @@ from bench import clinic, report
 from bench.budgets import Budgets, broken, read_budgets
 from bench.clinic import SIZES
 from bench.driver import Failed, has_wrk
-from bench.measuring import Side, measure, measure_beside, measure_streams, time_to_run
+from bench.measuring import Side, measure, measure_beside, measure_streams, measure_workers, time_to_run
 from bench.results import Results, StoreResults, new_results, save
 from bench.scenarios import HERE, Scenario, chosen, read_scenarios
 from bench.servers import Cores, floor_server, make_database, new_place, postgresql, quill_server, running
 from bench.statements import count_statements
 
 STORES = {"embedded": "SQLite", "postgresql": "PostgreSQL"}
-EXTRAS = ("streams", "beside")
-"""Measured by clients of our own, without a ratio of requests a second."""
+EXTRAS = ("streams", "beside", "workers")
+"""Measured without a floor."""
+WITH_TWO_WORKERS = ("health", "me")
 STREAMS = 1000
 
 
@@ -141,6 +142,11 @@ class _Run:
         if "beside" in self._extras:
             results.beside = measure_beside(side, max(3, self._asked.seconds))
             _say(f"{results.title}: beside: p99 is {results.beside.ratio:.1f} times p50")
+        if "workers" in self._extras and has_wrk():
+            asked = chosen(read_scenarios(), WITH_TWO_WORKERS)
+            results.workers = measure_workers(side, asked, self._asked.seconds)
+            for found in results.workers:
+                _say(f"{results.title}: workers: {found.name}: two do {found.gain:.2f} times what one does")
 
 
 @contextlib.contextmanager

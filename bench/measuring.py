@@ -13,9 +13,9 @@ import sqlalchemy as sa
 
 from bench.clinic import PASSWORD
 from bench.driver import Failed, Measured, Round, Wrk, ask, median, round_of, run_client
-from bench.results import Beside, Growth, Outcome, Streams
+from bench.results import Beside, Growth, Outcome, Streams, Workers
 from bench.scenarios import Call, Facts, Scenario, floor_calls, quill_calls, sign_in_headers
-from bench.servers import Cores, Place, Served
+from bench.servers import Cores, Place, Served, quill_server, running
 from bench.statements import SPARE_LOGINS
 from quill.kit.database import Database
 
@@ -23,6 +23,8 @@ STREAMS_PER_PERSON = 10
 STREAM_PATIENCE_SECONDS = 20
 BESIDE_PER_SECOND = 100
 SIGN_INS_PER_SECOND = 4
+WITH_FREE_CORES = 4
+"""Processors with which two workers, the driver and the database are in nobody's way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,6 +216,24 @@ def measure_beside(side: Side, seconds: int) -> Beside:
     if result["refused"]:
         raise Failed(f"{result['refused']} requests were refused beside the sign-ins")
     return Beside(BESIDE_PER_SECOND, SIGN_INS_PER_SECOND, result["p50"], result["p99"])
+
+
+def measure_workers(side: Side, scenarios: Sequence[Scenario], seconds: int) -> list[Workers]:
+    """Measure some scenarios with one worker and with two, in turns; every process may use every processor."""
+    are_free = len(os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else ()) >= WITH_FREE_CORES
+    servers = [quill_server(side.place, None, count) for count in (1, 2)]
+    measured = []
+    with side.quill.held(), side.floor.held(), running(*servers):
+        for scenario in scenarios:
+            calls = quill_calls(scenario, side.facts)
+            drivers = [Wrk(server, calls, connections=2 * scenario.connections, core=None) for server in servers]
+            rounds: list[list[Round]] = [[] for _ in drivers]
+            for _ in range(max(1, seconds // scenario.round_seconds)):
+                for driver, kept in zip(drivers, rounds, strict=True):
+                    kept.append(driver.run(scenario.round_seconds))
+            one, two = map(median, rounds)
+            measured.append(Workers(scenario.name, one, two, are_free))
+    return measured
 
 
 def time_to_run(act: Sequence[str], times: int = 3) -> float:

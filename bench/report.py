@@ -109,6 +109,12 @@ def _rest(store: StoreResults) -> Iterator[str]:
             f"- `me` {beside.per_second:.0f} times a second while {beside.sign_ins_per_second:.0f} people a second sign"
             f" in: p50 {beside.p50 * 1000:.1f} ms, p99 {beside.p99 * 1000:.1f} ms, {beside.ratio:.1f} times p50."
         )
+    for found in store.workers:
+        yield (
+            f"- Two workers against one, {found.name}: {found.one.per_second:,.0f} and {found.two.per_second:,.0f}"
+            f" a second, {found.gain:.2f} times; {found.one.cpu * 1000:.2f} and {found.two.cpu * 1000:.2f} ms of"
+            f" processor time an answer, so {found.gain_to_come:.2f} times with processors of their own."
+        )
     for size, (seconds, records, size_bytes) in store.fill.items():
         yield (
             f"- The {size} clinic: `quill demo` made {records:,} records in {seconds:.0f} s,"

@@ -79,6 +79,33 @@ class Beside:
         return self.p99 / self.p50
 
 
+@dataclass(frozen=True, slots=True)
+class Workers:
+    """One scenario with one worker and with two.
+
+    Attributes:
+        name: of the scenario.
+        one: with one worker.
+        two: with two.
+        are_free: whether each worker, the driver and the database could have a processor of their own.
+    """
+
+    name: str
+    one: Measured
+    two: Measured
+    are_free: bool
+
+    @property
+    def gain(self) -> float:
+        """Return what two do in a second over what one does."""
+        return self.two.per_second / self.one.per_second
+
+    @property
+    def gain_to_come(self) -> float:
+        """Return what two would do over one with processors of their own, going by the processor time of an answer."""
+        return 2 * self.one.cpu / self.two.cpu
+
+
 @dataclass(slots=True)
 class StoreResults:
     """Everything measured on one kind of database.
@@ -89,6 +116,7 @@ class StoreResults:
         outcomes: the scenarios.
         streams: the open streams, when they were asked for.
         beside: reading while others sign in, when it was asked for.
+        workers: two workers beside one, when that was asked for.
         rss_bytes: what a worker holds after the scenarios, and what the floor holds.
         start_seconds: from starting Quill until its first answer, and the floor's.
         fill: for each size, how long ``quill demo`` took, how many records it made and how large the data are.
@@ -99,6 +127,7 @@ class StoreResults:
     outcomes: list[Outcome] = field(default_factory=list)
     streams: Streams | None = None
     beside: Beside | None = None
+    workers: list[Workers] = field(default_factory=list)
     rss_bytes: tuple[int | None, int | None] = (None, None)
     start_seconds: tuple[float, float] = (0.0, 0.0)
     fill: dict[str, tuple[float, int, int]] = field(default_factory=dict)

@@ -118,11 +118,8 @@ class Served:
 
     @property
     def cpu_seconds(self) -> float:
-        """Return the processor time it has used (``utime`` and ``stime``, proc(5)); 0 where the system does not say."""
-        with contextlib.suppress(FileNotFoundError):
-            fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
-            return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-        return 0.0
+        """Return the processor time it and its workers have used; 0 where the system does not say."""
+        return _cpu_seconds(self.pid)
 
     def start(self) -> None:
         """Start it and wait for its first answer."""
@@ -150,13 +147,29 @@ class Served:
             os.sched_setaffinity(int(task.name), os.sched_getaffinity(0))
 
 
-def quill_server(place: Place, core: int | None) -> Served:
-    """Return a Quill that serves an installation with one worker."""
+def _cpu_seconds(pid: int) -> float:
+    """Return ``utime`` and ``stime`` of a process and those it started and still has (proc(5))."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        own = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        started = [int(child) for task in Path(f"/proc/{pid}/task").iterdir() for child in _started_by(task)]
+    except FileNotFoundError:
+        return 0.0
+    return own + sum(map(_cpu_seconds, started))
+
+
+def _started_by(task: Path) -> list[str]:
+    return (task / "children").read_text().split()
+
+
+def quill_server(place: Place, core: int | None, workers: int = 1) -> Served:
+    """Return a Quill that serves an installation."""
     port = free_port()
-    words = ["serve", "--host", "127.0.0.1", "--port", str(port)]
+    words = ["serve", "--host", "127.0.0.1", "--port", str(port), "--workers", str(workers)]
     program = [sys.executable, "-c", "from quill.cli import main; main()", *words]
     environment = place.environment | PRODUCTION | {"QUILL_LOG_LEVEL": "info"}
-    return Served(_process(on_core(core, program), place.directory / "quill", environment), port, "/api/health/live")
+    directory = place.directory / f"quill-{port}"
+    return Served(_process(on_core(core, program), directory, environment), port, "/api/health/live")
 
 
 def floor_server(place: Place, core: int | None) -> Served:

@@ -14,7 +14,7 @@ import pytest
 from bench.budgets import Budget, broken, read_budgets
 from bench.driver import Measured
 from bench.floor import create_floor
-from bench.results import Beside, Growth, Outcome, Results, StoreResults, Streams, new_results
+from bench.results import Beside, Growth, Outcome, Results, StoreResults, Streams, Workers, new_results
 from bench.scenarios import Scenario, chosen, floor_calls, quill_calls, read_scenarios
 from bench.servers import ROOT
 from starlette.routing import Match
@@ -110,6 +110,26 @@ def results() -> Results:
     made.stores.append(results_of(outcome(0.4)))
     made.skipped.append("PostgreSQL (none here)")
     return made
+
+
+def workers(one: float, two: float, cpu: float, *, are_free: bool) -> Workers:
+    return Workers("me", Measured(one, 0.1, 0.2, 0.01), Measured(two, 0.1, 0.2, cpu), are_free=are_free)
+
+
+@pytest.mark.parametrize(
+    ("measured", "told"),
+    [
+        (workers(100, 170, 0.02, are_free=True), ""),
+        (workers(100, 160, 0.01, are_free=True), "two give 1.60 times one"),
+        (workers(100, 120, 0.0117, are_free=False), ""),
+        (workers(100, 190, 0.0125, are_free=False), "two give 1.60 times one"),
+    ],
+)
+def test_two_workers_are_judged_by_what_they_do_or_by_what_an_answer_takes(measured: Workers, told: str) -> None:
+    store = results_of()
+    store.workers.append(measured)
+    assert told in "".join(sentences(store))
+    assert bool(sentences(store)) == bool(told)
 
 
 def test_report_marks_what_falls_short_and_replaces_the_one_before(
