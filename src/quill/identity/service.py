@@ -139,13 +139,6 @@ async def find_linked_person(session: AsyncSession, patient_id: PatientId) -> Us
     return UserId(user_id) if user_id is not None else None
 
 
-async def find_actor_by_username(session: AsyncSession, settings: Settings, username: str) -> Actor | None:
-    """Return an active person as an actor by username, case ignored; for jobs that act on somebody's behalf."""
-    statement = person_select().where(UserAccount.username_folded == folded(username), UserAccount.is_active)
-    row = (await session.execute(statement)).first()
-    return actor_from(row, settings) if row is not None else None
-
-
 def check_catalogued(
     *, profession: str | None = None, competencies: Sequence[str] = (), roles: Sequence[str] = ()
 ) -> None:
