@@ -285,7 +285,7 @@ async def _begin(
                     initial_message=invented.message(index),
                     include_patient_as_participant=index % len(ours) == 0,
                 )
-                begun.append(ConversationId((await conversations.create(unit, actor, wanted)).id))
+                begun.append(ConversationId((await conversations.create(unit, actor, wanted))["id"]))
         advance(len(batch))
     return begun
 

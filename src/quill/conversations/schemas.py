@@ -3,8 +3,9 @@
 import datetime
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, Field, StrictBool, StringConstraints
+from pydantic import AfterValidator, Field, StrictBool, StringConstraints
 from pydantic_core import PydanticCustomError
+from typing_extensions import TypedDict
 
 from quill.edge.inputs import BlankAsAbsent, Input, RowNumber, Trimmed
 
@@ -84,7 +85,10 @@ class ReadIn(Input):
     )
 
 
-class ParticipantOut(BaseModel):
+# What goes out is plain data, made from rows and encoded at once (``edge.answers``): a list holds hundreds of these.
+
+
+class ParticipantOut(TypedDict):
     """Somebody takes part."""
 
     user_id: int
@@ -92,10 +96,12 @@ class ParticipantOut(BaseModel):
     display_name: str
     role: str
     joined_at: datetime.datetime
-    added_by: int | None = Field(description="Who added the person; `null` for who began or joined by themselves.")
+    added_by: Annotated[
+        int | None, Field(description="Who added the person; `null` for who began or joined by themselves.")
+    ]
 
 
-class MessageOut(BaseModel):
+class MessageOut(TypedDict):
     """A message; an amendment names the one it amends, which stays as it was."""
 
     id: int
@@ -109,14 +115,16 @@ class MessageOut(BaseModel):
     created_at: datetime.datetime
 
 
-class _ConversationCore(BaseModel):
+class ConversationCore(TypedDict):
+    """What a conversation in a list and one with its messages have in common."""
+
     id: int
     fhir_conversation_id: str
     patient_id: str
     subject: str | None
     status: str
-    status_changed_at: datetime.datetime = Field(description="When a person last set the status.")
-    status_changed_by: int = Field(description="Who did.")
+    status_changed_at: Annotated[datetime.datetime, Field(description="When a person last set the status.")]
+    status_changed_by: Annotated[int, Field(description="Who did.")]
     created_at: datetime.datetime
     updated_at: datetime.datetime
     participants: list[ParticipantOut]
@@ -125,36 +133,36 @@ class _ConversationCore(BaseModel):
     include_patient_as_participant: bool
 
 
-class ConversationOut(_ConversationCore):
+class ConversationOut(ConversationCore):
     """A conversation in a list."""
 
-    last_message_preview: str | None = Field(description="The first 200 characters of the newest message.")
+    last_message_preview: Annotated[str | None, Field(description="The first 200 characters of the newest message.")]
     last_message_time: datetime.datetime | None
     unread_count: int
 
 
-class ConversationDetailOut(_ConversationCore):
+class ConversationDetailOut(ConversationCore):
     """A conversation with its newest messages, oldest first."""
 
     messages: list[MessageOut]
-    next_cursor: str | None = Field(description="For older messages, at `…/messages`.")
+    next_cursor: Annotated[str | None, Field(description="For older messages, at `…/messages`.")]
 
 
-class ConversationListOut(BaseModel):
+class ConversationListOut(TypedDict):
     """A page of conversations, newest activity first."""
 
     conversations: list[ConversationOut]
     next_cursor: str | None
 
 
-class MessageListOut(BaseModel):
+class MessageListOut(TypedDict):
     """A page of messages, oldest first; the next page holds older ones."""
 
     messages: list[MessageOut]
     next_cursor: str | None
 
 
-class OkOut(BaseModel):
+class OkOut(TypedDict):
     """It is done."""
 
     ok: bool

@@ -51,4 +51,9 @@ def in_order(value: Any, first: Sequence[str] = ()) -> Any:
 
 def dumps(value: object) -> str:
     """Return compact JSON text of a document or a list of documents."""
-    return _encoder.encode(value).decode()
+    return encoded(value).decode()
+
+
+def encoded(value: object) -> bytes:
+    """Return the same in UTF-8; an aware instant in UTC becomes RFC 3339 text, as ``clock.rfc3339`` writes it."""
+    return _encoder.encode(value)

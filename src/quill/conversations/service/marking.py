@@ -35,7 +35,7 @@ async def mark_read(
     access.check_rights(unit, actor, READING, patient_id=PatientId(marker.patient_id))
     await _move(unit, actor, marker)
     finding.record(unit, actor, Act.MESSAGE_MARK_READ, marker)
-    return OkOut(ok=True)
+    return {"ok": True}
 
 
 async def mark_shown(reader: Reader, actor: Actor, row: Row, message_id: MessageId) -> None:

@@ -124,7 +124,7 @@ async def remove(unit: Unit, actor: Actor, conversation_id: ConversationId, user
     if user_id not in await queries.participant_ids(unit.session, conversation_id):
         raise ParticipantNotFound
     await changing.change(unit, actor, row, headers.removing(user_id), act, about=user_id)
-    return OkOut(ok=True)
+    return {"ok": True}
 
 
 async def end_participation(unit: Unit, actor: Actor, user_id: UserId, patient_id: PatientId) -> None:

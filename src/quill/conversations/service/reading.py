@@ -12,13 +12,12 @@ from quill.conversations.schemas import (
     ConversationDetailOut,
     ConversationListOut,
     MessageListOut,
-    MessageOut,
     ParticipantOut,
 )
 from quill.conversations.service import finding, marking, wire
 from quill.errors import PatientDeactivated
 from quill.kit.ids import ConversationId, MessageId, PatientId, is_fhir_id
-from quill.kit.paging import MAXIMUM_ROWS, BadCursor, Page, PageRequest, cursor_of
+from quill.kit.paging import MAXIMUM_ROWS, BadCursor, PageRequest, cursor_of
 from quill.patients import service as patients
 from quill.unit import Reader
 
@@ -47,15 +46,15 @@ async def list_visible(
     subject = PatientId(patient_id) if patient_id is not None and is_fhir_id(patient_id) else None
     audit.record(reader, actor, Act.CONVERSATION_LIST, patient_id=subject)
     if (status is not None and status not in STATUSES) or (patient_id is not None and subject is None):
-        return ConversationListOut(conversations=[], next_cursor=None)
+        return {"conversations": [], "next_cursor": None}
     wanted = Wanted(limit=page.limit + 1, after=after, status=status, patient_id=subject)
     rows = await queries.visible_page(reader.session, actor, wanted)
     shown = rows[: page.limit]
     people = await wire.participants_of(reader, [row.id for row in shown])
-    return ConversationListOut(
-        conversations=[wire.conversation_out(row, people.get(row.id, [])) for row in shown],
-        next_cursor=_cursor(shown[-1].updated_at, shown[-1].id) if len(rows) > page.limit else None,
-    )
+    return {
+        "conversations": [wire.conversation_out(row, people.get(row.id, [])) for row in shown],
+        "next_cursor": _cursor(shown[-1].updated_at, shown[-1].id) if len(rows) > page.limit else None,
+    }
 
 
 async def list_about(
@@ -83,11 +82,11 @@ async def show(reader: Reader, actor: Actor, conversation_id: ConversationId) ->
     row = await finding.find_readable(reader, actor, conversation_id, Act.CONVERSATION_READ)
     detail = await detail_of(reader, row)
     finding.record(reader, actor, Act.CONVERSATION_READ, row)
-    if row.my_unread_count and detail.messages:
+    if row.my_unread_count and detail["messages"]:
         # Marking is a write: the connection goes back first, because holding one while waiting for another can starve
         # the pool.
         await reader.session.close()
-        await marking.mark_shown(reader, actor, row, MessageId(detail.messages[-1].id))
+        await marking.mark_shown(reader, actor, row, MessageId(detail["messages"][-1]["id"]))
     return detail
 
 
@@ -104,8 +103,7 @@ async def list_messages(
     before = _key(page)
     row = await finding.find_readable(reader, actor, conversation_id, Act.MESSAGE_LIST)
     finding.record(reader, actor, Act.MESSAGE_LIST, row)
-    found = await _messages(reader, conversation_id, before, page.limit)
-    return MessageListOut(messages=list(found.rows), next_cursor=found.next_cursor)
+    return await _messages(reader, conversation_id, before, page.limit)
 
 
 async def list_participants(reader: Reader, actor: Actor, conversation_id: ConversationId) -> list[ParticipantOut]:
@@ -124,18 +122,16 @@ async def detail_of(reader: Reader, row: Row) -> ConversationDetailOut:
     """Return a conversation's row with its people and its newest messages."""
     people = await wire.participants_of(reader, [row.id])
     found = await _messages(reader, ConversationId(row.id), None, MAXIMUM_ROWS)
-    return ConversationDetailOut(
-        **wire.core(row, people.get(row.id, [])), messages=list(found.rows), next_cursor=found.next_cursor
-    )
+    return {**wire.core(row, people.get(row.id, [])), **found}
 
 
 async def _messages(
     reader: Reader, conversation_id: ConversationId, before: tuple[datetime.datetime, int] | None, limit: int
-) -> Page[MessageOut]:
+) -> MessageListOut:
     rows = await queries.newest_messages(reader.session, conversation_id, before=before, limit=limit + 1)
     shown = rows[:limit]
     next_cursor = _cursor(shown[-1].created_at, shown[-1].id) if len(rows) > limit else None
-    return Page([wire.message_out(row) for row in reversed(shown)], next_cursor)
+    return {"messages": [wire.message_out(row) for row in reversed(shown)], "next_cursor": next_cursor}
 
 
 def _cursor(instant: datetime.datetime, number: int) -> str:

@@ -1,5 +1,7 @@
 """Sending a message, or amending one."""
 
+import datetime
+
 from quill.actor import Actor
 from quill.audit.service import Act
 from quill.conversations import numbers, queries
@@ -71,7 +73,8 @@ async def send(
     if result["message_id"] != facts.number or "created_at" not in result:
         # An earlier call with this key had sent it, or a process of an older version has finished this one.
         return await _shown(unit, result)
-    return wire.sent_message(actor, facts, created_at=result["created_at"], amends_id=amends_id)
+    created_at = datetime.datetime.fromisoformat(result["created_at"])
+    return wire.sent_message(actor, facts, created_at=created_at, amends_id=amends_id)
 
 
 async def _shown(unit: Unit, result: Document) -> MessageOut:

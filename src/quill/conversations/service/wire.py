@@ -1,12 +1,13 @@
-"""Rows of the tables as they cross the wire."""
+"""Rows of the tables as they cross the wire: plain data, each field named here and in ``schemas`` only."""
 
 import datetime
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from quill.actor import Actor
 from quill.conversations import queries
 from quill.conversations.queries import Row
-from quill.conversations.schemas import ConversationOut, MessageOut, ParticipantOut
+from quill.conversations.schemas import ConversationCore, ConversationOut, MessageOut, ParticipantOut
 from quill.kit.ids import ConversationId, MessageId, UserId
 from quill.ports.fhir_communication import MessageFacts
 from quill.unit import Reader
@@ -25,69 +26,20 @@ async def participants_of(reader: Reader, conversation_ids: Sequence[int]) -> di
 async def find_participant(reader: Reader, conversation_id: ConversationId, user_id: UserId) -> ParticipantOut | None:
     """Return somebody's participation as others see it."""
     people = (await participants_of(reader, [conversation_id])).get(conversation_id, [])
-    return next((found for found in people if found.user_id == user_id), None)
+    return next((found for found in people if found["user_id"] == user_id), None)
 
 
 def conversation_out(row: Row, people: list[ParticipantOut]) -> ConversationOut:
     """Return a conversation as lists show it."""
-    return ConversationOut(
+    return {
         **core(row, people),
-        last_message_preview=row.last_message_preview,
-        last_message_time=row.last_message_at,
-        unread_count=row.my_unread_count or 0,
-    )
+        "last_message_preview": row.last_message_preview,
+        "last_message_time": row.last_message_at,
+        "unread_count": row.my_unread_count or 0,
+    }
 
 
-def participant_out(row: Row) -> ParticipantOut:
-    """Return somebody who takes part."""
-    return ParticipantOut(
-        user_id=row.user_id,
-        username=row.username,
-        display_name=row.display_name,
-        role=row.role,
-        joined_at=row.joined_at,
-        added_by=row.added_by_user_id,
-    )
-
-
-def message_out(row: Row) -> MessageOut:
-    """Return a message."""
-    return MessageOut(
-        id=row.id,
-        fhir_communication_id=row.fhir_communication_id,
-        sender_id=row.sender_id,
-        sender_username=row.sender_username,
-        sender_display_name=row.sender_display_name,
-        body=row.body,
-        amends_id=row.amends_id,
-        is_amendment=row.amends_id is not None,
-        created_at=row.created_at,
-    )
-
-
-def sent_message(actor: Actor, facts: MessageFacts, *, created_at: str, amends_id: MessageId | None) -> MessageOut:
-    """Return a message the actor has just sent, which is known without looking.
-
-    Args:
-        actor: the sender.
-        facts: what was sent.
-        created_at: its time, in RFC 3339.
-        amends_id: what it amends.
-    """
-    return MessageOut(
-        id=facts.number,
-        fhir_communication_id=facts.fhir_id,
-        sender_id=facts.sender_id,
-        sender_username=actor.name,
-        sender_display_name=facts.sender_display,
-        body=facts.body,
-        amends_id=amends_id,
-        is_amendment=amends_id is not None,
-        created_at=datetime.datetime.fromisoformat(created_at),
-    )
-
-
-def core(row: Row, people: list[ParticipantOut]) -> dict[str, object]:
+def core(row: Row, people: list[ParticipantOut]) -> ConversationCore:
     """Return what a conversation in a list and one with its messages have in common."""
     takes_part = row.my_role is not None
     return {
@@ -104,4 +56,59 @@ def core(row: Row, people: list[ParticipantOut]) -> dict[str, object]:
         "is_participant": takes_part,
         "can_write": takes_part,
         "include_patient_as_participant": row.include_patient_as_participant,
+    }
+
+
+def participant_out(row: Row) -> ParticipantOut:
+    """Return somebody who takes part."""
+    return {
+        "user_id": row.user_id,
+        "username": row.username,
+        "display_name": row.display_name,
+        "role": row.role,
+        "joined_at": row.joined_at,
+        "added_by": row.added_by_user_id,
+    }
+
+
+def message_out(row: Row) -> MessageOut:
+    """Return a message."""
+    sender = _Sender(row.sender_id, row.sender_username, row.sender_display_name)
+    return _message(row.id, row.fhir_communication_id, sender, row.body, row.amends_id, row.created_at)
+
+
+def sent_message(
+    actor: Actor, facts: MessageFacts, *, created_at: datetime.datetime, amends_id: MessageId | None
+) -> MessageOut:
+    """Return a message the actor has just sent, which is known without looking.
+
+    Args:
+        actor: the sender.
+        facts: what was sent.
+        created_at: its time.
+        amends_id: what it amends.
+    """
+    sender = _Sender(facts.sender_id, actor.name, facts.sender_display)
+    return _message(facts.number, facts.fhir_id, sender, facts.body, amends_id, created_at)
+
+
+class _Sender(NamedTuple):
+    id: int
+    username: str
+    display_name: str
+
+
+def _message(
+    number: int, fhir_id: str, sender: _Sender, body: str, amends_id: int | None, created_at: datetime.datetime
+) -> MessageOut:
+    return {
+        "id": number,
+        "fhir_communication_id": fhir_id,
+        "sender_id": sender.id,
+        "sender_username": sender.username,
+        "sender_display_name": sender.display_name,
+        "body": body,
+        "amends_id": amends_id,
+        "is_amendment": amends_id is not None,
+        "created_at": created_at,
     }
