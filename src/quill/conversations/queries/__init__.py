@@ -5,7 +5,6 @@ from quill.conversations.queries.reading import (
     MESSAGE,
     Mark,
     Row,
-    Select,
     count_of_others,
     find_number_of_conversation,
     find_place,
@@ -35,6 +34,7 @@ from quill.conversations.queries.rebuilding import (
     set_value,
     unread_messages,
 )
+from quill.conversations.queries.rows import ConversationRow, MessageRow, ParticipantRow, Select
 from quill.conversations.queries.writing import (
     MAKE_NEWEST,
     MOVE_MARKER,
@@ -49,7 +49,10 @@ __all__ = [
     "MESSAGE",
     "MOST_BRANCHES",
     "MOVE_MARKER",
+    "ConversationRow",
     "Mark",
+    "MessageRow",
+    "ParticipantRow",
     "Row",
     "Select",
     "Wanted",

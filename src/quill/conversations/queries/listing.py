@@ -2,7 +2,7 @@
 
 import datetime
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,8 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from quill.actor import Actor
-from quill.conversations.queries.reading import MARK, Mark, Row, Select, conversation_select, mark_values
+from quill.conversations.queries.reading import MARK, Mark, conversation_select, mark_values
+from quill.conversations.queries.rows import ConversationRow, Select
 from quill.conversations.visibility import CONVERSATION, OWNER, PARTICIPANT, visible_conversations
 from quill.identity import service as identity
 from quill.identity.terms import ActorShape, actor_values
@@ -98,9 +99,10 @@ def _branch_name(way: int) -> str:
     return f"organisation_of_branch_{way}"
 
 
-async def visible_page(session: AsyncSession, actor: Actor, wanted: Wanted) -> Sequence[Row]:
+async def visible_page(session: AsyncSession, actor: Actor, wanted: Wanted) -> list[ConversationRow]:
     """Return a page of what the actor may read, newest activity first."""
-    return (await session.execute(_visible_page(_Shape.of(actor, wanted)), _values(actor, wanted))).all()
+    rows = (await session.execute(_visible_page(_Shape.of(actor, wanted)), _values(actor, wanted))).all()
+    return [ConversationRow(*row) for row in rows]
 
 
 def newest_visible(actor: Actor, wanted: Wanted) -> Select:

@@ -2,7 +2,7 @@
 
 import datetime
 import functools
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from typing import Any, TypeAlias, cast
 
 import sqlalchemy as sa
@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from quill.actor import Actor, Level
 from quill.conversations.models import ConversationParticipant, Message, ParticipationEnd
+from quill.conversations.queries.rows import ConversationRow, MessageRow, ParticipantRow, Select, select_into
 from quill.conversations.visibility import CONVERSATION, OWNER, PARTICIPANT, Rule, visible_conversations
 from quill.identity import service as identity
 from quill.identity.terms import ActorShape, actor_values
@@ -17,7 +18,6 @@ from quill.kit.database import UtcDateTime
 from quill.kit.ids import ConversationId, MessageId, PatientId, UserId
 
 Row: TypeAlias = sa.Row[*tuple[Any, ...]]
-Select: TypeAlias = sa.Select[*tuple[Any, ...]]
 
 
 Mark: TypeAlias = tuple[datetime.datetime, int]
@@ -42,7 +42,8 @@ _KINDS_OF_READERS = (Level.ADMIN, Level.STAFF, Level.PATIENT)
 MESSAGE = cast("sa.Table", Message.__table__)
 _MESSAGE_KEY: sa.ColumnElement[Any] = sa.tuple_(MESSAGE.c.created_at, MESSAGE.c.id)
 MINE = PARTICIPANT.alias("mine")
-_CONVERSATIONS: Select = sa.select(
+_CONVERSATIONS = select_into(
+    ConversationRow,
     CONVERSATION.c.id,
     CONVERSATION.c.fhir_conversation_id,
     CONVERSATION.c.patient_id,
@@ -59,8 +60,9 @@ _CONVERSATIONS: Select = sa.select(
     MINE.c.role.label("my_role"),
     MINE.c.unread_count.label("my_unread_count"),
 )
-_PEOPLE: Select = (
-    sa.select(
+_PEOPLE = (
+    select_into(
+        ParticipantRow,
         PARTICIPANT.c.conversation_id,
         PARTICIPANT.c.user_id,
         PARTICIPANT.c.role,
@@ -72,7 +74,8 @@ _PEOPLE: Select = (
     .where(PARTICIPANT.c.user_id == identity.PERSON_ID)
     .order_by(PARTICIPANT.c.conversation_id, PARTICIPANT.c.joined_at, PARTICIPANT.c.user_id)
 )
-_MESSAGES: Select = sa.select(
+_MESSAGES = select_into(
+    MessageRow,
     MESSAGE.c.id,
     MESSAGE.c.fhir_communication_id,
     MESSAGE.c.conversation_id,
@@ -108,12 +111,15 @@ def conversation_where(actor: ActorShape, rule: Rule) -> Select:
     return conversation_select(actor).where(CONVERSATION.c.id == CONVERSATION_ID, rule(actor))
 
 
-async def find_where(session: AsyncSession, actor: Actor, conversation_id: ConversationId, rule: Rule) -> Row | None:
+async def find_where(
+    session: AsyncSession, actor: Actor, conversation_id: ConversationId, rule: Rule
+) -> ConversationRow | None:
     """Return a conversation if a rule of ``visibility`` lets the actor have it."""
     if not is_number(conversation_id):
         return None
     statement = conversation_where(ActorShape.of(actor), rule)
-    return (await session.execute(statement, actor_values(actor) | {"in_conversation": conversation_id})).first()
+    row = (await session.execute(statement, actor_values(actor) | {"in_conversation": conversation_id})).first()
+    return ConversationRow(*row) if row is not None else None
 
 
 @functools.cache
@@ -160,9 +166,10 @@ async def readers_among(
     return {UserId(number) for number in rows}
 
 
-async def participants(session: AsyncSession, conversation_ids: Collection[int]) -> Sequence[Row]:
+async def participants(session: AsyncSession, conversation_ids: Collection[int]) -> list[ParticipantRow]:
     """Return who takes part in some conversations, in the order of joining; one statement for a whole page."""
-    return (await session.execute(_PARTICIPANTS, {"in_conversations": list(conversation_ids)})).all()
+    rows = (await session.execute(_PARTICIPANTS, {"in_conversations": list(conversation_ids)})).all()
+    return [ParticipantRow(*row) for row in rows]
 
 
 _PARTICIPANT_IDS = (
@@ -187,19 +194,19 @@ _OLDER_MESSAGES = _NEWEST_MESSAGES.where(_MESSAGE_KEY < MARK)
 
 async def newest_messages(
     session: AsyncSession, conversation_id: ConversationId, *, before: Mark | None, limit: int
-) -> Sequence[Row]:
+) -> list[MessageRow]:
     """Return messages newest first, from before a sort key (``created_at``, id) on."""
     statement = _NEWEST_MESSAGES if before is None else _OLDER_MESSAGES
     values = {"in_conversation": conversation_id, "most": limit} | mark_values(before)
-    return (await session.execute(statement, values)).all()
+    return [MessageRow(*row) for row in (await session.execute(statement, values)).all()]
 
 
 _ONE_MESSAGE = _MESSAGES.where(MESSAGE.c.id == MESSAGE_ID)
 
 
-async def message(session: AsyncSession, message_id: MessageId) -> Row:
+async def message(session: AsyncSession, message_id: MessageId) -> MessageRow:
     """Return one message that is known to exist."""
-    return (await session.execute(_ONE_MESSAGE, {"the_message": message_id})).one()
+    return MessageRow(*(await session.execute(_ONE_MESSAGE, {"the_message": message_id})).one())
 
 
 _PLACE: Select = sa.select(

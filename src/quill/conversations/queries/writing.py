@@ -17,10 +17,10 @@ from quill.conversations.queries.reading import (
     MINE,
     READER_ID,
     Row,
-    Select,
     conversation_where,
     is_number,
 )
+from quill.conversations.queries.rows import ConversationRow, Select
 from quill.conversations.visibility import CONVERSATION, PARTICIPANT, Rule
 from quill.identity.terms import ActorShape, actor_values
 from quill.kit.database import UtcDateTime
@@ -47,7 +47,9 @@ def _writable_where(actor: ActorShape, rule: Rule) -> Select:
     return conversation_where(actor, rule).add_columns(is_active).with_for_update(of=CONVERSATION, key_share=True)
 
 
-async def lock_where(session: AsyncSession, actor: Actor, conversation_id: ConversationId, rule: Rule) -> Row | None:
+async def lock_where(
+    session: AsyncSession, actor: Actor, conversation_id: ConversationId, rule: Rule
+) -> ConversationRow | None:
     """Return what ``find_where`` does and ``patient_is_active``, the conversation locked as by ``lock_conversation``.
 
     The conversation is as the lock found it; rule, participation and patient are as they were before waiting for it.
@@ -55,7 +57,8 @@ async def lock_where(session: AsyncSession, actor: Actor, conversation_id: Conve
     if not is_number(conversation_id):
         return None
     statement = _writable_where(ActorShape.of(actor), rule)
-    return (await session.execute(statement, actor_values(actor) | {"in_conversation": conversation_id})).first()
+    row = (await session.execute(statement, actor_values(actor) | {"in_conversation": conversation_id})).first()
+    return ConversationRow(*row) if row is not None else None
 
 
 _SAID_AT = sa.bindparam("said_at", type_=UtcDateTime())

@@ -5,7 +5,7 @@ from quill.audit.service import Act
 from quill.conversations import headers, queries
 from quill.conversations.appending import SMALLEST_STEP
 from quill.conversations.projection import CHANGE_KIND
-from quill.conversations.queries import Row
+from quill.conversations.queries import ConversationRow
 from quill.conversations.schemas import ConversationOut
 from quill.conversations.service import finding, wire
 from quill.intents import service as intents
@@ -37,7 +37,9 @@ async def set_status(unit: Unit, actor: Actor, conversation_id: ConversationId, 
     return wire.conversation_out(row, people.get(conversation_id, []))
 
 
-async def change(unit: Unit, actor: Actor, row: Row, wanted: Document, act: Act, *, about: int | None = None) -> None:
+async def change(
+    unit: Unit, actor: Actor, row: ConversationRow, wanted: Document, act: Act, *, about: int | None = None
+) -> None:
     """Write a change of the header to FHIR and project it.
 
     Args:

@@ -10,7 +10,7 @@ from quill.audit import service as audit
 from quill.audit.service import Act
 from quill.conversations import queries
 from quill.conversations.notices import READING
-from quill.conversations.queries import Row
+from quill.conversations.queries import ConversationRow, Row
 from quill.conversations.visibility import visible_conversations
 from quill.errors import ConversationNotFound, NotParticipant
 from quill.kit.ids import ConversationId, PatientId, UserId
@@ -18,7 +18,7 @@ from quill.patients import service as patients
 from quill.unit import Reader, Unit
 
 
-async def find_readable(reader: Reader, actor: Actor, conversation_id: ConversationId, act: Act) -> Row:
+async def find_readable(reader: Reader, actor: Actor, conversation_id: ConversationId, act: Act) -> ConversationRow:
     """Return a conversation the actor may read, with the actor's own participation.
 
     Raises:
@@ -46,7 +46,7 @@ async def who_may_read(
 
 async def find_writable(
     unit: Unit, actor: Actor, conversation_id: ConversationId, act: Act, *, sentence: str | None = None
-) -> Row:
+) -> ConversationRow:
     """Return a conversation the actor takes part in, about a patient whose record takes entries; its row is locked.
 
     What is written in a conversation becomes visible one by one, so whoever writes waits for those before.
@@ -73,7 +73,9 @@ async def find_writable(
     return row
 
 
-def _checked(reader: Reader, actor: Actor, conversation_id: ConversationId, act: Act, row: Row | None) -> Row:
+def _checked(
+    reader: Reader, actor: Actor, conversation_id: ConversationId, act: Act, row: ConversationRow | None
+) -> ConversationRow:
     if row is None:
         audit.record_refusal(reader, actor, act, reason="not_readable", subject=f"conversation:{conversation_id}")
         raise ConversationNotFound
@@ -81,7 +83,7 @@ def _checked(reader: Reader, actor: Actor, conversation_id: ConversationId, act:
     return row
 
 
-def record_refusal(reader: Reader, actor: Actor, act: Act, row: Row, reason: str) -> None:
+def record_refusal(reader: Reader, actor: Actor, act: Act, row: ConversationRow, reason: str) -> None:
     """Note that something was refused in a conversation the actor may read."""
     audit.record_refusal(
         reader,
@@ -93,6 +95,6 @@ def record_refusal(reader: Reader, actor: Actor, act: Act, row: Row, reason: str
     )
 
 
-def record(reader: Reader, actor: Actor, act: Act, row: Row) -> None:
+def record(reader: Reader, actor: Actor, act: Act, row: ConversationRow | Row) -> None:
     """Note what was done in a conversation."""
     audit.record(reader, actor, act, patient_id=PatientId(row.patient_id), subject=f"conversation:{row.id}")

@@ -5,7 +5,7 @@ from quill.actor import Actor
 from quill.audit.service import Act
 from quill.conversations import notices, queries
 from quill.conversations.notices import READING
-from quill.conversations.queries import Mark, Row
+from quill.conversations.queries import ConversationRow, Mark, Row
 from quill.conversations.schemas import OkOut
 from quill.conversations.service import finding
 from quill.conversations.visibility import everything, visible_conversations
@@ -38,7 +38,7 @@ async def mark_read(
     return {"ok": True}
 
 
-async def mark_shown(reader: Reader, actor: Actor, row: Row, message_id: MessageId) -> None:
+async def mark_shown(reader: Reader, actor: Actor, row: ConversationRow, message_id: MessageId) -> None:
     """Mark read what a reading has just shown, in a transaction of its own; its audit row is the reading's."""
     async with open_unit(reader.services, reader.facts) as unit:
         marker = await queries.lock_marker(unit.session, actor, ConversationId(row.id), message_id, everything)

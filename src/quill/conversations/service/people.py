@@ -13,7 +13,7 @@ from quill.conversations import headers, queries
 from quill.conversations.models import ConversationParticipant, ParticipationEnd
 from quill.conversations.notices import READING
 from quill.conversations.projection import END_KIND
-from quill.conversations.queries import Row
+from quill.conversations.queries import ConversationRow
 from quill.conversations.schemas import OkOut, ParticipantIn, ParticipantOut
 from quill.conversations.service import changing, finding, wire
 from quill.conversations.visibility import about_related_patients, everything
@@ -180,7 +180,7 @@ async def _end_in(
     await intents.defer(unit, actor, Wish(END_KIND, payload))
 
 
-async def _put_in(unit: Unit, actor: Actor, row: Row, person: ParticipantFacts, act: Act) -> ParticipantOut:
+async def _put_in(unit: Unit, actor: Actor, row: ConversationRow, person: ParticipantFacts, act: Act) -> ParticipantOut:
     ends = await queries.participation_ends(unit.session, PatientId(row.patient_id))
     change = headers.adding(person, ended_at=ends.get(person.user_id))
     await changing.change(unit, actor, row, change, act, about=person.user_id)

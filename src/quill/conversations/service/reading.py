@@ -7,7 +7,7 @@ from quill.actor import Actor
 from quill.audit import service as audit
 from quill.audit.service import Act
 from quill.conversations import queries
-from quill.conversations.queries import Row, Wanted
+from quill.conversations.queries import ConversationRow, Wanted
 from quill.conversations.schemas import (
     ConversationDetailOut,
     ConversationListOut,
@@ -118,7 +118,7 @@ async def list_participants(reader: Reader, actor: Actor, conversation_id: Conve
     return (await wire.participants_of(reader, [conversation_id])).get(conversation_id, [])
 
 
-async def detail_of(reader: Reader, row: Row) -> ConversationDetailOut:
+async def detail_of(reader: Reader, row: ConversationRow) -> ConversationDetailOut:
     """Return a conversation's row with its people and its newest messages."""
     people = await wire.participants_of(reader, [row.id])
     found = await _messages(reader, ConversationId(row.id), None, MAXIMUM_ROWS)

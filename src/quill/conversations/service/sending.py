@@ -5,9 +5,9 @@ import datetime
 from quill.actor import Actor
 from quill.audit.service import Act
 from quill.conversations import numbers, queries
-from quill.conversations.appending import SMALLEST_STEP
+from quill.conversations.appending import SMALLEST_STEP, message_row
 from quill.conversations.projection import MESSAGE_KIND
-from quill.conversations.queries import Row
+from quill.conversations.queries import ConversationRow, MessageRow, Row
 from quill.conversations.schemas import MessageOut
 from quill.conversations.service import finding, wire
 from quill.errors import ConversationClosed, MessageNotFound, NotYourMessage
@@ -74,14 +74,18 @@ async def send(
         # An earlier call with this key had sent it, or a process of an older version has finished this one.
         return await _shown(unit, result)
     created_at = datetime.datetime.fromisoformat(result["created_at"])
-    return wire.sent_message(actor, facts, created_at=created_at, amends_id=amends_id)
+    columns = message_row(facts, conversation_id, created_at=created_at, amends_id=amends_id)
+    sent = MessageRow(**columns, sender_username=actor.name, sender_display_name=actor.display_name)
+    return wire.message_out(sent)
 
 
 async def _shown(unit: Unit, result: Document) -> MessageOut:
     return wire.message_out(await queries.message(unit.session, MessageId(result["message_id"])))
 
 
-async def _facts(unit: Unit, actor: Actor, conversation: Row, body: str, amended: Row | None) -> MessageFacts:
+async def _facts(
+    unit: Unit, actor: Actor, conversation: ConversationRow, body: str, amended: Row | None
+) -> MessageFacts:
     """Return the message as it goes into the record; the conversation is locked, so later messages have later times."""
     if conversation.status == "closed":
         raise ConversationClosed
@@ -101,7 +105,7 @@ async def _facts(unit: Unit, actor: Actor, conversation: Row, body: str, amended
     )
 
 
-async def _amended(unit: Unit, actor: Actor, row: Row, amends_id: MessageId | None, act: Act) -> Row | None:
+async def _amended(unit: Unit, actor: Actor, row: ConversationRow, amends_id: MessageId | None, act: Act) -> Row | None:
     if amends_id is None:
         return None
     amended = await queries.find_place(unit.session, amends_id)

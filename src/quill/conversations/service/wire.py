@@ -1,15 +1,11 @@
 """Rows of the tables as they cross the wire: plain data, each field named here and in ``schemas`` only."""
 
-import datetime
 from collections.abc import Sequence
-from typing import NamedTuple
 
-from quill.actor import Actor
 from quill.conversations import queries
-from quill.conversations.queries import Row
+from quill.conversations.queries import ConversationRow, MessageRow, ParticipantRow
 from quill.conversations.schemas import ConversationCore, ConversationOut, MessageOut, ParticipantOut
-from quill.kit.ids import ConversationId, MessageId, UserId
-from quill.ports.fhir_communication import MessageFacts
+from quill.kit.ids import ConversationId, UserId
 from quill.unit import Reader
 
 
@@ -29,7 +25,7 @@ async def find_participant(reader: Reader, conversation_id: ConversationId, user
     return next((found for found in people if found["user_id"] == user_id), None)
 
 
-def conversation_out(row: Row, people: list[ParticipantOut]) -> ConversationOut:
+def conversation_out(row: ConversationRow, people: list[ParticipantOut]) -> ConversationOut:
     """Return a conversation as lists show it."""
     return {
         **core(row, people),
@@ -39,7 +35,7 @@ def conversation_out(row: Row, people: list[ParticipantOut]) -> ConversationOut:
     }
 
 
-def core(row: Row, people: list[ParticipantOut]) -> ConversationCore:
+def core(row: ConversationRow, people: list[ParticipantOut]) -> ConversationCore:
     """Return what a conversation in a list and one with its messages have in common."""
     takes_part = row.my_role is not None
     return {
@@ -59,7 +55,7 @@ def core(row: Row, people: list[ParticipantOut]) -> ConversationCore:
     }
 
 
-def participant_out(row: Row) -> ParticipantOut:
+def participant_out(row: ParticipantRow) -> ParticipantOut:
     """Return somebody who takes part."""
     return {
         "user_id": row.user_id,
@@ -71,44 +67,16 @@ def participant_out(row: Row) -> ParticipantOut:
     }
 
 
-def message_out(row: Row) -> MessageOut:
+def message_out(row: MessageRow) -> MessageOut:
     """Return a message."""
-    sender = _Sender(row.sender_id, row.sender_username, row.sender_display_name)
-    return _message(row.id, row.fhir_communication_id, sender, row.body, row.amends_id, row.created_at)
-
-
-def sent_message(
-    actor: Actor, facts: MessageFacts, *, created_at: datetime.datetime, amends_id: MessageId | None
-) -> MessageOut:
-    """Return a message the actor has just sent, which is known without looking.
-
-    Args:
-        actor: the sender.
-        facts: what was sent.
-        created_at: its time.
-        amends_id: what it amends.
-    """
-    sender = _Sender(facts.sender_id, actor.name, facts.sender_display)
-    return _message(facts.number, facts.fhir_id, sender, facts.body, amends_id, created_at)
-
-
-class _Sender(NamedTuple):
-    id: int
-    username: str
-    display_name: str
-
-
-def _message(
-    number: int, fhir_id: str, sender: _Sender, body: str, amends_id: int | None, created_at: datetime.datetime
-) -> MessageOut:
     return {
-        "id": number,
-        "fhir_communication_id": fhir_id,
-        "sender_id": sender.id,
-        "sender_username": sender.username,
-        "sender_display_name": sender.display_name,
-        "body": body,
-        "amends_id": amends_id,
-        "is_amendment": amends_id is not None,
-        "created_at": created_at,
+        "id": row.id,
+        "fhir_communication_id": row.fhir_communication_id,
+        "sender_id": row.sender_id,
+        "sender_username": row.sender_username,
+        "sender_display_name": row.sender_display_name,
+        "body": row.body,
+        "amends_id": row.amends_id,
+        "is_amendment": row.amends_id is not None,
+        "created_at": row.created_at,
     }
