@@ -16,7 +16,19 @@ from quill.app import create_app
 from quill.kit.logs import configure
 from quill.settings import Settings
 
-BACKGROUND_TASKS = frozenset({"sweep", "sealer", "letter-template", "follow", "feed", "outbox", "outbox-delivery"})
+BACKGROUND_TASKS = frozenset(
+    {
+        "sweep",
+        "sealer",
+        "letter-template",
+        "follow",
+        "feed",
+        "outbox",
+        "outbox-delivery",
+        "outbox-closing",
+        "push-devices",
+    }
+)
 """What the program does on its own time (``quill.app``)."""
 SPARE_LOGINS = 2
 """Refreshed here, and therefore not by the driver."""

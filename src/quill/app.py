@@ -259,13 +259,8 @@ async def _telling(app: FastAPI, services: Services) -> AsyncIterator[None]:
     app.state.streaming, feed = streaming, streaming.feed
     sender = _push_sender(settings)
     app.state.push_sender = sender
-    worker = Worker(
-        services,
-        {
-            "mail": MailCarrier(_mailer(settings)),
-            "push": PushCarrier(services, sender, _may_notify(may_read)),
-        },
-    )
+    notifications = PushCarrier(services, sender, _may_notify(may_read))
+    worker = Worker(services, {"mail": MailCarrier(_mailer(settings)), "push": notifications})
     tasks = [asyncio.create_task(feed.run(), name="feed"), asyncio.create_task(worker.run(), name="outbox")]
     try:
         app.state.stopping.when_begun(feed.close)
@@ -275,6 +270,7 @@ async def _telling(app: FastAPI, services: Services) -> AsyncIterator[None]:
         feed.close()
         await worker.stop()
         await end_tasks(tasks)
+        await notifications.finish()
         await streaming.finish()
         await sender.close()
 

@@ -379,3 +379,32 @@ async def test_sealed_mail_does_not_open_in_another_entry(services: Services, in
     carrier = ScriptedCarrier()
     await Worker(services, {"mail": carrier}).drain()
     assert [task.id for task in carrier.tasks] == [first["id"]]
+
+
+async def test_entries_that_end_alike_are_closed_with_one_statement_and_those_taken_by_another_stay(
+    services: Services, in_unit: InUnit, fake_time: FakeTime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def many(unit: Unit) -> None:
+        for _ in range(6):
+            await a_mail(unit)
+
+    await in_unit(many)
+    slow = Worker(services, {"mail": ScriptedCarrier()})
+    taken = await slow._take(6)
+    fake_time.pass_by(seconds=worker.LEASE.total_seconds() + 1)
+    other = Worker(services, {"mail": ScriptedCarrier(Delivery.retry("smtp_451"))})
+    (again,) = await other._take(1)
+    closings, close = [], queries.close
+
+    async def counted(session: AsyncSession, entry_ids: Any, attempt: int, **how: Any) -> set[str]:
+        closings.append(await close(session, entry_ids, attempt, **how))
+        return closings[-1]
+
+    monkeypatch.setattr(queries, "close", counted)
+    *_, refused = (entry for entry in taken if entry.id != again.id)
+    ends = [Delivery.refused("gone") if entry is refused else Delivery.delivered() for entry in taken]
+    await asyncio.gather(*(slow._settle(*each) for each in zip(taken, map(Settlement, ends), strict=True)))
+    assert len(closings) == 2
+    states = {entry["id"]: entry["state"] for entry in await entries(services)}
+    assert (states.pop(again.id), states.pop(refused.id)) == ("pending", "failed")
+    assert list(states.values()) == ["sent"] * 4

@@ -6,7 +6,7 @@ settings is refused until ``quill copy-clinical`` has moved the records.
 
 import datetime
 from collections.abc import Awaitable, Callable
-from typing import Literal
+from typing import Literal, cast
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
@@ -107,8 +107,9 @@ def refusing_moved(settings: Settings) -> Callable[[AsyncSession], Awaitable[Non
     comes before the last look at the old store or is refused.
     """
     here = configured(settings)
-    columns = (ClinicalHome.store, ClinicalHome.place, ClinicalHome.moving_until)
-    homes = sa.select(*columns).with_for_update(read=True)
+    # Of the core table, and made once: this is asked with every clinical write.
+    table = cast("sa.Table", ClinicalHome.__table__)
+    homes = sa.select(table.c.store, table.c.place, table.c.moving_until).with_for_update(read=True)
 
     async def refuse(session: AsyncSession) -> None:
         for row in await session.execute(homes):

@@ -44,7 +44,7 @@ _TAKE_DUE: sa.sql.dml.ReturningUpdate[*tuple[Any, ...]] = (
 _SETTLE = (
     sa.update(_ENTRY)
     .where(
-        _ENTRY.c.id == sa.bindparam("the_entry"),
+        _ENTRY.c.id.in_(sa.bindparam("the_entries", type_=sa.String(36), expanding=True)),
         _ENTRY.c.state == "pending",
         _ENTRY.c.attempts == sa.bindparam("at_attempt"),
     )
@@ -83,18 +83,25 @@ async def take_due(
 
 
 async def close(
-    session: AsyncSession, entry_id: str, attempt: int, *, state: str, at: datetime.datetime, reason: str | None
-) -> bool:
-    """Close an entry as ``sent`` or ``failed``; ``False`` when another worker has taken it since this attempt."""
-    values = {"the_entry": entry_id, "at_attempt": attempt, "end_state": state, "ended_at": at, "reason": reason}
-    return await session.scalar(_CLOSE, values) is not None
+    session: AsyncSession,
+    entry_ids: Collection[str],
+    attempt: int,
+    *,
+    state: str,
+    at: datetime.datetime,
+    reason: str | None,
+) -> set[str]:
+    """Close entries as ``sent`` or ``failed`` and return which; not those another worker took since this attempt."""
+    entries = sorted(entry_ids)
+    values = {"the_entries": entries, "at_attempt": attempt, "end_state": state, "ended_at": at, "reason": reason}
+    return set(await session.scalars(_CLOSE, values))
 
 
 async def try_again(
     session: AsyncSession, entry_id: str, attempt: int, *, at: datetime.datetime, reason: str | None
 ) -> bool:
     """Let an entry wait for another attempt; ``False`` when another worker has taken it since this one."""
-    values = {"the_entry": entry_id, "at_attempt": attempt, "again_at": at, "reason": reason}
+    values = {"the_entries": [entry_id], "at_attempt": attempt, "again_at": at, "reason": reason}
     return await session.scalar(_TRY_AGAIN, values) is not None
 
 

@@ -1,8 +1,8 @@
 """The worker that empties the queue.
 
-It takes entries under a lease, delivers several side by side, and closes each in a transaction of its own. Should it
-die, the lease runs out and another worker delivers: at least once, and never lost. It is woken by commits of this
-process, and looks by itself every few seconds for those of others and for what is to be tried again.
+It takes entries under a lease, several at once, delivers them side by side, and closes together what ends together.
+Should it die, the lease runs out and another worker delivers: at least once, and never lost. It is woken by commits of
+this process, and looks by itself every few seconds for those of others and for what is to be tried again.
 """
 
 import asyncio
@@ -10,14 +10,17 @@ import contextlib
 import dataclasses
 import datetime
 import random
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 import sqlalchemy as sa
 import structlog
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from quill.kit import clock
 from quill.kit.crypto import CannotUnseal
+from quill.kit.documents import Document
 from quill.kit.logs import where
+from quill.kit.together import Together
 from quill.kit.turns import end_tasks, finish_turn
 from quill.outbox import queries
 from quill.outbox.delivery import Carrier, Settlement, Task
@@ -32,6 +35,8 @@ LEASE = datetime.timedelta(seconds=90)
 SLOTS = 8
 """Deliveries side by side; few, because they share the machine with requests."""
 LOOK_SECONDS = 3.0
+GATHER_SECONDS = 0.05
+"""How long it lets what is committed one after the other come together, to be taken and closed with one statement."""
 FIRST_PAUSE_SECONDS = 5.0
 LONGEST_PAUSE_SECONDS = 1800.0
 STOP_SECONDS = 5.0
@@ -65,6 +70,15 @@ class _Taken:
     give_up_at: datetime.datetime
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class _End:
+    """How an entry ends; those that ended alike are closed together."""
+
+    attempts: int
+    state: str
+    reason: str | None
+
+
 class Worker:
     """Delivers what is in the queue.
 
@@ -79,6 +93,7 @@ class Worker:
         self._carriers = carriers
         self._payloads = Payloads(services.settings)
         self._active: set[asyncio.Task[None]] = set()
+        self._closing = Together("outbox-closing", self._close)
         self._is_stopping = False
         self._turn = asyncio.Lock()
         self._tidied_at = clock.monotonic_seconds()
@@ -96,7 +111,7 @@ class Worker:
             if len(self._active) >= SLOTS:
                 await asyncio.wait(self._active, return_when=asyncio.FIRST_COMPLETED)
             elif not has_more and not self._is_stopping:
-                await self._signals.wait(WORK, LOOK_SECONDS)
+                await self._rest()
 
     async def stop(self) -> None:
         """Take nothing more, and return when what is under way has ended or had its time."""
@@ -110,6 +125,7 @@ class Worker:
                 if self._active:
                     await asyncio.wait(self._active)
         await end_tasks(self._active)
+        await self._closing.finish()
 
     async def drain(self) -> int:
         """Deliver what is due now, what comes of it included; for commands and tests.
@@ -134,6 +150,11 @@ class Worker:
                 await session.execute(sa.delete(OutboxEntry).where(is_old))
             is_old_event = sa.and_(LiveEventRow.created_at < now - EVENTS_KEPT, LiveEventRow.number < newest)
             await session.execute(sa.delete(LiveEventRow).where(is_old_event))
+
+    async def _rest(self) -> None:
+        """Wait until there is something to deliver, and for what comes right after it."""
+        if await self._signals.wait(WORK, LOOK_SECONDS):
+            await asyncio.sleep(GATHER_SECONDS)
 
     async def _tidy_now_and_then(self) -> None:
         if clock.monotonic_seconds() - self._tidied_at >= TIDY_SECONDS:
@@ -188,26 +209,20 @@ class Worker:
             return Settlement(Delivery.retry("unforeseen"))
 
     async def _settle(self, taken: _Taken, settlement: Settlement) -> None:
-        delivery, now = settlement.delivery, clock.now()
+        delivery = settlement.delivery
         pause = max(pause_seconds(taken.attempts), float(delivery.retry_after_seconds or 0))
-        again_at = now + datetime.timedelta(seconds=pause)
+        again_at = clock.now() + datetime.timedelta(seconds=pause)
         state = "sent" if delivery.outcome == "delivered" else "failed"
         if delivery.outcome == "retry" and again_at < taken.give_up_at:
             state = "pending"
-        reason = delivery.reason[:60] or None
-        opened = self._database.writing() if settlement.follow_ups else self._database.one_statement()
-        async with opened as session:
-            if state == "pending":
-                is_ours = await queries.try_again(session, taken.id, taken.attempts, at=again_at, reason=reason)
-            else:
-                is_ours = await queries.close(session, taken.id, taken.attempts, state=state, at=now, reason=reason)
-            if not is_ours:
-                return
-            for payload in settlement.follow_ups:
-                await insert_entry(session, self._payloads, taken.channel, payload, taken.give_up_at - now)
-        if settlement.follow_ups:
-            self._signals.notify(WORK)
-        if delivery.outcome != "delivered":
+        end = _End(taken.attempts, state, delivery.reason[:60] or None)
+        if state == "pending":
+            is_ours = await self._leave(taken, end, again_at)
+        elif settlement.follow_ups:
+            is_ours = await self._follow_up(taken, end, settlement.follow_ups)
+        else:
+            is_ours = await self._closing.ask((taken.id, end))
+        if is_ours and delivery.outcome != "delivered":
             log.warning(
                 "outbox_not_delivered",
                 entry=taken.id,
@@ -216,6 +231,37 @@ class Worker:
                 state=state,
                 reason=delivery.reason,
             )
+
+    async def _leave(self, taken: _Taken, end: _End, again_at: datetime.datetime) -> bool:
+        async with self._database.one_statement() as session:
+            return await queries.try_again(session, taken.id, end.attempts, at=again_at, reason=end.reason)
+
+    async def _follow_up(self, taken: _Taken, end: _End, follow_ups: Sequence[Document]) -> bool:
+        """Close an entry and put in the queue what is to be delivered instead: both or neither."""
+        async with self._database.writing() as session:
+            if not await _closed(session, [taken.id], end):
+                return False
+            for payload in follow_ups:
+                await insert_entry(session, self._payloads, taken.channel, payload, taken.give_up_at - clock.now())
+        self._signals.notify(WORK)
+        return True
+
+    async def _close(self, ended: list[tuple[str, _End]]) -> list[bool | Exception]:
+        """Close entries, those that ended alike with one statement; tell of each whether it was still ours."""
+        alike: dict[_End, list[str]] = {}
+        for entry_id, end in ended:
+            alike.setdefault(end, []).append(entry_id)
+        closed: set[str] = set()
+        for end, entry_ids in alike.items():
+            async with self._database.one_statement() as session:
+                closed |= await _closed(session, entry_ids, end)
+        return [entry_id in closed for entry_id, _ in ended]
+
+
+async def _closed(session: AsyncSession, entry_ids: Collection[str], end: _End) -> set[str]:
+    """Close entries and return which of them were still in our hands."""
+    now = clock.now()
+    return await queries.close(session, entry_ids, end.attempts, state=end.state, at=now, reason=end.reason)
 
 
 def _channel(name: str) -> Channel:

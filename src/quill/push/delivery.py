@@ -1,7 +1,9 @@
 """Carrying notifications from the queue to devices, for those who may still be told."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
 
+from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from quill.actor import Actor
@@ -9,6 +11,7 @@ from quill.identity import service as identity
 from quill.kit import clock
 from quill.kit.documents import Document
 from quill.kit.ids import UserId
+from quill.kit.together import Together
 from quill.outbox.delivery import Settlement, Task
 from quill.ports.delivery import Delivery
 from quill.ports.push import Device, PushSender
@@ -37,6 +40,7 @@ class PushCarrier:
         self._settings = services.settings
         self._sender = sender
         self._may_notify = may_notify
+        self._devices = Together("push-devices", self._devices_of)
 
     async def deliver(self, task: Task) -> Settlement:
         """Spread an entry over devices, or notify one."""
@@ -44,14 +48,24 @@ class PushCarrier:
             return await self._spread(task.payload)
         return Settlement(await self._notify(task.payload))
 
+    async def finish(self) -> None:
+        """Return when no question of ours is under way any more; for the end, when nothing is delivered any longer."""
+        await self._devices.finish()
+
     async def _spread(self, payload: Document) -> Settlement:
-        async with self._database.reading() as session:
-            rows = await queries.devices_of(session, [UserId(user_id) for user_id in payload["user_ids"]], clock.now())
+        rows = await self._devices.ask([UserId(user_id) for user_id in payload["user_ids"]])
         follow_ups = [
             {"device_id": row.id, "user_id": row.user_id, "kind": payload["kind"], "facts": payload["facts"]}
             for row in rows
         ]
         return Settlement(Delivery.delivered(), follow_ups)
+
+    async def _devices_of(self, asked: list[Sequence[UserId]]) -> list[list[Row[Any]] | Exception]:
+        """Return the devices of each of some groups of people, asked together."""
+        groups = [frozenset(user_ids) for user_ids in asked]
+        async with self._database.reading() as session:
+            rows = await queries.devices_of(session, sorted(frozenset().union(*groups)), clock.now())
+        return [[row for row in rows if row.user_id in group] for group in groups]
 
     async def _notify(self, payload: Document) -> Delivery:
         device = await self._find_device(payload)
