@@ -18,6 +18,7 @@ class ConversationRow(NamedTuple):
     Attributes:
         my_role: ``None`` when the actor takes no part; so is ``my_unread_count`` then.
         patient_is_active: asked only by ``lock_where``; ``None`` where Quill knows no such patient.
+        message_number: the number of the next message, where ``lock_where`` was asked for it and could take it.
     """
 
     id: int
@@ -36,6 +37,7 @@ class ConversationRow(NamedTuple):
     my_role: str | None
     my_unread_count: int | None
     patient_is_active: bool | None = None
+    message_number: int | None = None
 
 
 class ParticipantRow(NamedTuple):

@@ -47,16 +47,32 @@ def _writable_where(actor: ActorShape, rule: Rule) -> Select:
     return conversation_where(actor, rule).add_columns(is_active).with_for_update(of=CONVERSATION, key_share=True)
 
 
+@functools.cache
+def _writable_with_number(actor: ActorShape, rule: Rule) -> Select:
+    # From a common table expression, so that the number is taken once the lock is had, and for who takes part.
+    locked = _writable_where(actor, rule).cte("locked")
+    number = sa.func.nextval(sa.func.pg_get_serial_sequence(MESSAGE.name, MESSAGE.c.id.name))
+    return sa.select(*locked.c, sa.case((locked.c.my_role.is_not(None), number)).label("message_number"))
+
+
 async def lock_where(
-    session: AsyncSession, actor: Actor, conversation_id: ConversationId, rule: Rule
+    session: AsyncSession, actor: Actor, conversation_id: ConversationId, rule: Rule, *, takes_number: bool = False
 ) -> ConversationRow | None:
     """Return what ``find_where`` does and ``patient_is_active``, the conversation locked as by ``lock_conversation``.
 
     The conversation is as the lock found it; rule, participation and patient are as they were before waiting for it.
+
+    Args:
+        session: the transaction.
+        actor: whose participation.
+        conversation_id: which one.
+        rule: which conversations count.
+        takes_number: whether a message is to be written, whose number PostgreSQL's sequence gives at the same time.
     """
     if not is_number(conversation_id):
         return None
-    statement = _writable_where(ActorShape.of(actor), rule)
+    has_sequence = takes_number and session.get_bind().dialect.name == "postgresql"
+    statement = (_writable_with_number if has_sequence else _writable_where)(ActorShape.of(actor), rule)
     row = (await session.execute(statement, actor_values(actor) | {"in_conversation": conversation_id})).first()
     return ConversationRow(*row) if row is not None else None
 

@@ -45,7 +45,13 @@ async def who_may_read(
 
 
 async def find_writable(
-    unit: Unit, actor: Actor, conversation_id: ConversationId, act: Act, *, sentence: str | None = None
+    unit: Unit,
+    actor: Actor,
+    conversation_id: ConversationId,
+    act: Act,
+    *,
+    sentence: str | None = None,
+    takes_number: bool = False,
 ) -> ConversationRow:
     """Return a conversation the actor takes part in, about a patient whose record takes entries; its row is locked.
 
@@ -57,6 +63,7 @@ async def find_writable(
         conversation_id: where.
         act: what, for the audit trail.
         sentence: the words for a reader who takes no part, where the wire wants particular ones.
+        takes_number: whether what is written is a message, so that its number may come with the conversation.
 
     Raises:
         ConversationNotFound: 404, there is none the actor may read.
@@ -64,7 +71,9 @@ async def find_writable(
         NotParticipant: 403, the actor may only read.
         PatientDeactivated: 409, the record takes no new entries.
     """
-    found = await queries.lock_where(unit.session, actor, conversation_id, visible_conversations)
+    found = await queries.lock_where(
+        unit.session, actor, conversation_id, visible_conversations, takes_number=takes_number
+    )
     row = _checked(unit, actor, conversation_id, act, found)
     if row.my_role is None:
         record_refusal(unit, actor, act, row, NotParticipant.code)

@@ -59,7 +59,7 @@ async def send(
         await finding.find_readable(unit, actor, conversation_id, Act.MESSAGE_SEND)
         return await _shown(unit, result)
     act = Act.MESSAGE_SEND if amends_id is None else Act.MESSAGE_AMEND
-    row = await finding.find_writable(unit, actor, conversation_id, act)
+    row = await finding.find_writable(unit, actor, conversation_id, act, takes_number=True)
     amended = await _amended(unit, actor, row, amends_id, act)
     facts = await _facts(unit, actor, row, body, amended)
     payload: Document = {
@@ -94,7 +94,7 @@ async def _facts(
         sent_at = max(sent_at, conversation.last_message_at + SMALLEST_STEP)
     return MessageFacts(
         fhir_id=ids.new_uuid(),
-        number=(await numbers.take(unit.session, "message"))[0],
+        number=conversation.message_number or (await numbers.take(unit.session, "message"))[0],
         conversation_fhir_id=conversation.fhir_conversation_id,
         patient_id=conversation.patient_id,
         sender_id=actor.person_id,
