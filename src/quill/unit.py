@@ -10,9 +10,11 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol
 
+import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from quill.kit.database import Database
+from quill.kit.inserting import Insertion, insert_together
 from quill.kit.signals import InProcessSignals, Signals
 from quill.ports.fhir import FhirStore
 from quill.ports.openehr import OpenEhrStore
@@ -28,8 +30,10 @@ Session = AsyncSession
 class AuditRecorder(Protocol):
     """Writes audit rows, inside a unit's transaction or in a group of their own."""
 
-    async def insert(self, session: AsyncSession, rows: Sequence[AuditRow]) -> None:
-        """Add the rows to the session's transaction."""
+    async def insert(
+        self, session: AsyncSession, rows: Sequence[AuditRow], *, along_with: Sequence[Insertion] = ()
+    ) -> None:
+        """Add the rows to the session's transaction, together with rows of others."""
         ...
 
     async def record(self, rows: Sequence[AuditRow]) -> None:
@@ -122,7 +126,7 @@ class Unit(Reader):
 
     def __init__(self, services: Services, session: AsyncSession, facts: RequestFacts) -> None:
         super().__init__(services, session, facts)
-        self._before_commit: list[Callable[[], Awaitable[None]]] = []
+        self._last_rows: list[Insertion] = []
         self._after_commit: list[Callable[[], Awaitable[None]]] = []
         self._even_if_refused: list[Callable[[AsyncSession], Awaitable[None]]] = []
 
@@ -132,9 +136,13 @@ class Unit(Reader):
         async with self.services.database.reading() as session:
             yield session
 
-    def before_commit(self, callback: Callable[[], Awaitable[None]]) -> None:
-        """Run something as the last of the transaction, for what must hold no lock while other work goes on."""
-        self._before_commit.append(callback)
+    def add_last(self, statement: sa.Insert, row: Mapping[str, Any]) -> None:
+        """Add a row as the last of the transaction, whatever becomes of a savepoint that is open now.
+
+        For what nobody looks for before the commit, or must hold no lock while other work goes on: such rows go into
+        one statement with the audit trail's.
+        """
+        self._last_rows.append(Insertion(statement, row))
 
     def after_commit(self, callback: Callable[[], Awaitable[None]]) -> None:
         """Run something once the transaction is durable. If losing it would matter, write an outbox row instead."""
@@ -152,19 +160,22 @@ class Unit(Reader):
 
         For ``intents`` alone: a remote record store must not be called with a transaction open.
         """
+        await insert_together(self.session, self._take_last_rows())
         await self.session.commit()
 
     async def _commit(self) -> None:
-        for callback in self._before_commit:
-            await callback()
-        if rows := [*self.audit_rows, *self.refusal_rows]:
-            await self.services.recorder.insert(self.session, rows)
+        rows = [*self.audit_rows, *self.refusal_rows]
+        await self.services.recorder.insert(self.session, rows, along_with=self._take_last_rows())
         await self.session.commit()
         # They are durable; should a callback fail, they must not be written again.
         self.refusal_rows.clear()
         callbacks, self._after_commit = self._after_commit, []
         for callback in callbacks:
             await callback()
+
+    def _take_last_rows(self) -> list[Insertion]:
+        rows, self._last_rows = self._last_rows, []
+        return rows
 
     async def _keep_what_survives(self) -> None:
         if self._even_if_refused:

@@ -98,21 +98,26 @@ async def test_message_sent_at_one_reaches_a_stream_at_the_other(houses: tuple[H
     assert [event.number for event in told if event] == [1, 2, 3]
 
 
-async def test_event_that_commits_after_a_newer_one_is_told_too(houses: tuple[House, House]) -> None:
+async def test_event_that_commits_after_a_newer_one_is_told_too(
+    houses: tuple[House, House], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """PostgreSQL takes ids before the commit: reading on from the highest id would pass over the one that was slow."""
     here, there = houses
     there.readers[7] = {"reader"}
     browser = await there.person("reader")
     written, may_commit = asyncio.Event(), asyncio.Event()
 
-    async def linger() -> None:
-        written.set()
-        await may_commit.wait()
-
     async def send_slowly() -> None:
         async with open_unit(here.services, FACTS) as unit:
+            commit = unit.session.commit
+
+            async def linger() -> None:
+                written.set()
+                await may_commit.wait()
+                await commit()
+
+            monkeypatch.setattr(unit.session, "commit", linger)
             await outbox.publish(unit, LiveEvent("message", PATIENT, ConversationId(7), {"message_id": "1"}))
-            unit.before_commit(linger)
 
     async with browser.listening() as stream, asyncio.TaskGroup() as group:
         await stream.next()

@@ -19,6 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from quill.audit.models import AuditEvent
 from quill.errors import AuditUnavailable
 from quill.kit.database import Database
+from quill.kit.inserting import Insertion, insert_together
 from quill.kit.observing import Audited, tell
 from quill.unit import AuditRow
 
@@ -58,16 +59,16 @@ class GroupRecorder:
     ) -> None:
         await self.stop()
 
-    async def insert(self, session: AsyncSession, rows: Sequence[AuditRow]) -> None:
-        """Add the rows to the session's transaction; they live and die with it.
+    async def insert(
+        self, session: AsyncSession, rows: Sequence[AuditRow], *, along_with: Sequence[Insertion] = ()
+    ) -> None:
+        """Add the rows to the session's transaction, together with rows of others; they live and die with it.
 
         Raises:
             AuditUnavailable: 503, they could not be written, so the transaction must not be committed.
         """
-        if not rows:
-            return
         try:
-            await session.execute(_INSERT, [dict(row) for row in rows])
+            await insert_together(session, [*along_with, *(Insertion(_INSERT, row) for row in rows)])
         except sa.exc.SQLAlchemyError as error:
             raise AuditUnavailable from error
         for row in rows:

@@ -3,7 +3,7 @@
 import datetime
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -60,7 +60,8 @@ async def enqueue_mail(unit: Unit, *, to: str, template: str, facts: dict[str, s
     """
     templates.check(template, facts)
     payload: Document = {"to": to, "template": template, "facts": facts}
-    await insert_entry(unit.session, Payloads(unit.settings), "mail", payload, templates.maximum_age(template))
+    row = _entry_row(Payloads(unit.settings), "mail", payload, templates.maximum_age(template))
+    unit.add_last(queries.INSERT_ENTRY, row)
     unit.after_commit(_waker(unit, WORK))
 
 
@@ -80,7 +81,7 @@ async def enqueue_push(unit: Unit, *, user_ids: Sequence[UserId], kind: str, fac
     if not user_ids:
         return
     payload: Document = {"user_ids": sorted(set(user_ids)), "kind": kind, "facts": facts}
-    await insert_entry(unit.session, Payloads(unit.settings), "push", payload, PUSH_MAXIMUM_AGE)
+    unit.add_last(queries.INSERT_ENTRY, _entry_row(Payloads(unit.settings), "push", payload, PUSH_MAXIMUM_AGE))
     unit.after_commit(_waker(unit, WORK))
 
 
@@ -96,12 +97,8 @@ async def publish(unit: Unit, event: LiveEvent) -> None:
         "facts": dumps(event.facts),
         "created_at": clock.now(),
     }
-
-    async def write() -> None:
-        is_only_writer = unit.services.database.is_sqlite
-        await unit.session.execute(queries.INSERT_NUMBERED_EVENT if is_only_writer else queries.INSERT_EVENT, row)
-
-    unit.before_commit(write)
+    is_only_writer = unit.services.database.is_sqlite
+    unit.add_last(queries.INSERT_NUMBERED_EVENT if is_only_writer else queries.INSERT_EVENT, row)
     unit.after_commit(_waker(unit, LIVE))
 
 
@@ -113,9 +110,15 @@ def is_mail_configured(settings: Settings) -> bool:
 async def insert_entry(
     session: AsyncSession, payloads: Payloads, channel: Channel, payload: Document, maximum_age: datetime.timedelta
 ) -> None:
-    """Add an entry to a session's transaction; for the worker and this service."""
+    """Add an entry to a session's transaction; for the worker."""
+    await session.execute(queries.INSERT_ENTRY, _entry_row(payloads, channel, payload, maximum_age))
+
+
+def _entry_row(
+    payloads: Payloads, channel: Channel, payload: Document, maximum_age: datetime.timedelta
+) -> dict[str, Any]:
     now, entry_id = clock.now(), ids.new_uuid()
-    row = {
+    return {
         "id": entry_id,
         "channel": channel,
         "payload": payloads.kept(channel, entry_id, payload),
@@ -125,7 +128,6 @@ async def insert_entry(
         "give_up_at": now + maximum_age,
         "created_at": now,
     }
-    await session.execute(queries.INSERT_ENTRY, row)
 
 
 def _waker(unit: Unit, name: str) -> Callable[[], Awaitable[None]]:
