@@ -127,6 +127,7 @@ class Unit(Reader):
     def __init__(self, services: Services, session: AsyncSession, facts: RequestFacts) -> None:
         super().__init__(services, session, facts)
         self._last_rows: list[Insertion] = []
+        self._locked: set[str] = set()
         self._after_commit: list[Callable[[], Awaitable[None]]] = []
         self._even_if_refused: list[Callable[[AsyncSession], Awaitable[None]]] = []
 
@@ -155,6 +156,17 @@ class Unit(Reader):
         """
         self._even_if_refused.append(work)
 
+    def note_lock(self, name: str) -> None:
+        """Note what an earlier statement of this transaction has locked, such as ``conversation:7``.
+
+        Not within a savepoint, whose rolling back would release it.
+        """
+        self._locked.add(name)
+
+    def has_locked(self, name: str) -> bool:
+        """Tell whether the transaction is known to hold a lock; it may hold one that was not noted."""
+        return name in self._locked
+
     async def checkpoint(self) -> None:
         """Make durable what the unit has written so far and end the transaction; the next statement begins another.
 
@@ -162,6 +174,7 @@ class Unit(Reader):
         """
         await insert_together(self.session, self._take_last_rows())
         await self.session.commit()
+        self._locked.clear()
 
     async def _commit(self) -> None:
         rows = [*self.audit_rows, *self.refusal_rows]

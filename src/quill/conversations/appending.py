@@ -4,10 +4,11 @@ import datetime
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from quill.conversations import notices, queries
 from quill.conversations.queries import MESSAGE
-from quill.conversations.visibility import OWNER, PARTICIPANT
+from quill.conversations.visibility import CONVERSATION, OWNER, PARTICIPANT
 from quill.errors import FhirRefused
 from quill.kit.ids import ConversationId, MessageId, PatientId, UserId
 from quill.ports.fhir_communication import MessageFacts
@@ -30,6 +31,11 @@ def message_row(
         "amends_id": amends_id,
         "created_at": created_at,
     }
+
+
+def lock_name(conversation_id: int) -> str:
+    """Return the name under which a unit notes that it has locked a conversation's row."""
+    return f"conversation:{conversation_id}"
 
 
 async def append(
@@ -82,14 +88,22 @@ async def _add(unit: Unit, row: dict[str, Any]) -> list[int] | None:
         "preview": row["body"][:PREVIEW_CHARACTERS],
         "sent_by": row["sender_id"],
     }
-    session = unit.session
+    if unit.services.database.is_sqlite:
+        return await _add_one_by_one(unit.session, row, values)
+    if not unit.has_locked(lock_name(row["conversation_id"])):
+        # By a statement of its own, so that the next sees everybody who came to take part before the lock was had.
+        await queries.hold_conversation(unit.session, ConversationId(row["conversation_id"]))
+    said = {f"its_{name}": value for name, value in row.items()}
+    people = list(await unit.session.scalars(_ADD, values | said))
+    # Without a participant there is one row that names nobody.
+    return [user_id for user_id in people if user_id is not None] if people else None
+
+
+async def _add_one_by_one(session: AsyncSession, row: dict[str, Any], values: dict[str, Any]) -> list[int] | None:
     shown_at = await session.scalar(queries.MAKE_NEWEST, values)
     if shown_at is None:
         return None
-    # A statement of its own, so that on PostgreSQL it sees everybody who came to take part before the lock was had.
     values["shown_at"] = shown_at
-    if not unit.services.database.is_sqlite:
-        return list(await session.scalars(_ADD, values | {f"its_{name}": value for name, value in row.items()}))
     await session.execute(_INSERT_MESSAGE, row)
     await session.execute(_SHOW_TO_OWNERS, values)
     return list(await session.scalars(_COUNT_AND_SHOW, values))
@@ -108,8 +122,18 @@ _COUNT_AND_SHOW = _SHOW_TO_PEOPLE.values(
     unread_count=PARTICIPANT.c.unread_count
     + sa.cast(PARTICIPANT.c.user_id != sa.bindparam("sent_by", type_=sa.Integer()), sa.Integer)
 ).returning(PARTICIPANT.c.user_id)
-_ADD = _COUNT_AND_SHOW.add_cte(
-    _INSERT_MESSAGE.values({column.name: sa.bindparam(f"its_{column.name}") for column in MESSAGE.c}).cte("said"),
-    _SHOW_TO_OWNERS.cte("shown"),
-)
-"""The three as one, which PostgreSQL takes."""
+
+
+def _add_at_once() -> sa.Select[int | None]:
+    """Return PostgreSQL's one statement for all of it, for who holds the lock; it answers who takes part."""
+    newest = queries.MAKE_NEWEST.returning(CONVERSATION.c.id).cte("newest")
+    its = [sa.bindparam(f"its_{column.name}", type_=column.type) for column in MESSAGE.c]
+    said = _INSERT_MESSAGE.from_select([column.name for column in MESSAGE.c], sa.select(*its).select_from(newest))
+    to_owners = _SHOW_TO_OWNERS.where(OWNER.c.conversation_id == newest.c.id).values(active_at=newest.c.updated_at)
+    to_people = _COUNT_AND_SHOW.where(PARTICIPANT.c.conversation_id == newest.c.id)
+    counted = to_people.values(active_at=newest.c.updated_at).cte("counted")
+    people = sa.select(counted.c.user_id).select_from(newest.outerjoin(counted, sa.true()))
+    return people.add_cte(said.cte("said"), to_owners.cte("shown"))
+
+
+_ADD = _add_at_once()

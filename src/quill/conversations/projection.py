@@ -58,6 +58,8 @@ class ConversationKind:
         facts, first = await _without_ended(unit, _facts_of(payload["header"])), _message_of(payload["message"])
         if await queries.find_number_of_conversation(unit.session, facts.fhir_id) is None:
             await _insert_conversation(unit, facts)
+            # Nobody else sees it yet.
+            unit.note_lock(appending.lock_name(facts.number))
             await appending.append(unit, first, ConversationId(facts.number), amends_id=None)
             audit.record(
                 unit,

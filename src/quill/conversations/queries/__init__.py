@@ -38,6 +38,7 @@ from quill.conversations.queries.rows import ConversationRow, MessageRow, Partic
 from quill.conversations.queries.writing import (
     MAKE_NEWEST,
     MOVE_MARKER,
+    hold_conversation,
     lock_conversation,
     lock_marker,
     lock_participation_end,
@@ -65,6 +66,7 @@ __all__ = [
     "find_where",
     "header_versions",
     "highest_numbers",
+    "hold_conversation",
     "lock_conversation",
     "lock_marker",
     "lock_participation_end",

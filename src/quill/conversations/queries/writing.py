@@ -41,6 +41,16 @@ async def lock_conversation(session: AsyncSession, conversation_id: Conversation
     return (await session.scalars(_LOCK_CONVERSATION, {"in_conversation": conversation_id})).first()
 
 
+_HOLD_CONVERSATION = (
+    sa.select(CONVERSATION.c.id).where(CONVERSATION.c.id == CONVERSATION_ID).with_for_update(key_share=True)
+)
+
+
+async def hold_conversation(session: AsyncSession, conversation_id: ConversationId) -> None:
+    """Lock a conversation's row as ``lock_conversation`` does, for who need not look at it."""
+    await session.execute(_HOLD_CONVERSATION, {"in_conversation": conversation_id})
+
+
 @functools.cache
 def _writable_where(actor: ActorShape, rule: Rule) -> Select:
     is_active = patients.activity_of(CONVERSATION.c.patient_id).label("patient_is_active")

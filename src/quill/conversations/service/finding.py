@@ -9,6 +9,7 @@ from quill.actor import Actor
 from quill.audit import service as audit
 from quill.audit.service import Act
 from quill.conversations import queries
+from quill.conversations.appending import lock_name
 from quill.conversations.notices import READING
 from quill.conversations.queries import ConversationRow, Row
 from quill.conversations.visibility import visible_conversations
@@ -75,6 +76,7 @@ async def find_writable(
         unit.session, actor, conversation_id, visible_conversations, takes_number=takes_number
     )
     row = _checked(unit, actor, conversation_id, act, found)
+    unit.note_lock(lock_name(conversation_id))
     if row.my_role is None:
         record_refusal(unit, actor, act, row, NotParticipant.code)
         raise NotParticipant(sentence)
