@@ -9,6 +9,8 @@ import sqlalchemy as sa
 
 from quill.actor import Actor
 from quill.app import KINDS
+from quill.audit.models import AuditEvent
+from quill.audit.service import Act
 from quill.conversations import queries
 from quill.conversations import service as conversations
 from quill.conversations.models import ConversationParticipant
@@ -158,6 +160,18 @@ def test_crash_in_the_middle_of_beginning_is_finished_by_the_sweep(place: Surger
     assert sweep(place) == 1
     [number] = listed_ids(place.nurse)
     assert in_list(place.nurse, {"id": number})["unread_count"] == 1
+
+
+def test_message_that_arrived_is_kept_though_everybody_has_left_meanwhile(place: Surgery, line: Line) -> None:
+    talk = begin(place.doctor, place.patient)
+    line.lose_next("write", FhirUnavailable())
+    assert try_send(place.doctor, talk, "Did it arrive?").status_code == 503
+    assert place.doctor.delete(f"/api/conversations/{talk['id']}/participants/{place.doctor.id}").status_code == 200
+    assert sweep(place) == 1
+    shown = read(place.nurse, talk).json()
+    assert (shown["messages"][-1]["body"], shown["participants"]) == ("Did it arrive?", [])
+    trail = sa.select(AuditEvent.id).where(AuditEvent.act == Act.MESSAGE_SEND, AuditEvent.outcome == "allowed")
+    assert len(select(place.clinic, trail)) == 1
 
 
 def test_message_that_waits_for_somebody_to_come_in_is_counted_for_them(place: Surgery, line: Line) -> None:
