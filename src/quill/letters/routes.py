@@ -6,6 +6,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Path, Response
 
 from quill.access.guards import PatientIdPath
+from quill.edge.answers import as_json
 from quill.edge.inputs import IdempotencyKey, IfMatch, PageQuery, etag, refuse_unknown_query
 from quill.edge.problems import answers
 from quill.edge.routing import operation_id
@@ -91,23 +92,22 @@ async def write_letter(
     return _written(response, patient_id, body.title, written)
 
 
-@router.get("", responses=answers(*_READING, InvalidCursor))
-async def list_letters(
-    actor: LetterReader, reader: ReaderDep, patient_id: PatientIdPath, page: PageQuery
-) -> LetterPage:
+@router.get("", response_model=LetterPage, responses=answers(*_READING, InvalidCursor))
+async def list_letters(actor: LetterReader, reader: ReaderDep, patient_id: PatientIdPath, page: PageQuery) -> Response:
     """List a patient's letters, newest first, each in its newest version."""
     found = await letters.list_letters(reader, actor, PatientId(patient_id), page)
-    rows = [
-        LetterRow(
-            composition_uid=summary.uid,
-            title=summary.title,
-            created_at=summary.started_at,
-            author_name=summary.composer_name,
-            version=summary.version,
-        )
+    rows: list[LetterRow] = [
+        {
+            "composition_uid": summary.uid,
+            "title": summary.title,
+            "created_at": summary.started_at,
+            "author_name": summary.composer_name,
+            "version": summary.version,
+        }
         for summary in found.summaries
     ]
-    return LetterPage(patient_id=patient_id, letters=rows, next_cursor=found.next_cursor)
+    shown: LetterPage = {"patient_id": patient_id, "letters": rows, "next_cursor": found.next_cursor}
+    return as_json(shown)
 
 
 @router.get("/{composition_uid}", responses=answers(*_READING, LetterNotFound))

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, Field, PlainSerializer
 from pydantic_core import PydanticCustomError
+from typing_extensions import TypedDict
 
 from quill.edge.inputs import Input, Line, OptionalLine
 from quill.kit.documents import Document
@@ -68,17 +69,20 @@ class LetterWritten(BaseModel):
     created_at: datetime.datetime = Field(description="When the letter was first written.")
 
 
-class LetterRow(BaseModel):
+# A list is plain data, encoded as it is (``edge.answers``).
+
+
+class LetterRow(TypedDict):
     """The newest version of a letter, in a list."""
 
     composition_uid: str
     title: str
-    created_at: datetime.datetime = Field(description="When the letter was first written.")
+    created_at: Annotated[datetime.datetime, Field(description="When the letter was first written.")]
     author_name: str
     version: int
 
 
-class LetterPage(BaseModel):
+class LetterPage(TypedDict):
     """A patient's letters, newest first."""
 
     patient_id: str

@@ -134,11 +134,13 @@ async def list_letters(reader: Reader, actor: Actor, patient_id: PatientId, page
         OpenEhrUnavailable: 503, the store did not answer.
     """
     with _noting_refusals(reader, actor, Act.LETTER_LIST, patient_id):
-        await _check_known(reader, patient_id)
         ehr_id = await reader.openehr.find_ehr(patient_id)
-        found = CompositionPage()
         if ehr_id is not None:
             found = await reader.openehr.list_compositions(ehr_id, TEMPLATE_ID, limit=page.limit, cursor=page.cursor)
+        else:
+            # Only now does it matter whether there is such a patient: who has a health record is one.
+            await _check_known(reader, patient_id)
+            found = CompositionPage()
     audit.record(reader, actor, Act.LETTER_LIST, patient_id=patient_id)
     return found
 
