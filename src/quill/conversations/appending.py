@@ -3,12 +3,9 @@
 import datetime
 from typing import Any
 
-import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from quill.conversations import notices, queries
-from quill.conversations.queries import MESSAGE
-from quill.conversations.visibility import CONVERSATION, OWNER, PARTICIPANT
 from quill.errors import FhirRefused
 from quill.kit.ids import ConversationId, MessageId, PatientId, UserId
 from quill.ports.fhir_communication import MessageFacts
@@ -71,8 +68,8 @@ async def append(
 async def show_activity(unit: Unit, conversation_id: ConversationId, updated_at: datetime.datetime) -> None:
     """Repeat a conversation's ``updated_at`` where lists are read from."""
     values = {"in_conversation": conversation_id, "shown_at": updated_at}
-    await unit.session.execute(_SHOW_TO_PEOPLE, values)
-    await unit.session.execute(_SHOW_TO_OWNERS, values)
+    await unit.session.execute(queries.SHOW_TO_PEOPLE, values)
+    await unit.session.execute(queries.SHOW_TO_OWNERS, values)
 
 
 async def _add(unit: Unit, row: dict[str, Any]) -> list[int] | None:
@@ -94,7 +91,7 @@ async def _add(unit: Unit, row: dict[str, Any]) -> list[int] | None:
         # By a statement of its own, so that the next sees everybody who came to take part before the lock was had.
         await queries.hold_conversation(unit.session, ConversationId(row["conversation_id"]))
     said = {f"its_{name}": value for name, value in row.items()}
-    people = list(await unit.session.scalars(_ADD, values | said))
+    people = list(await unit.session.scalars(queries.ADD_MESSAGE, values | said))
     # Without a participant there is one row that names nobody.
     return [user_id for user_id in people if user_id is not None] if people else None
 
@@ -104,36 +101,6 @@ async def _add_one_by_one(session: AsyncSession, row: dict[str, Any], values: di
     if shown_at is None:
         return None
     values["shown_at"] = shown_at
-    await session.execute(_INSERT_MESSAGE, row)
-    await session.execute(_SHOW_TO_OWNERS, values)
-    return list(await session.scalars(_COUNT_AND_SHOW, values))
-
-
-def _showing(place: sa.Table) -> sa.Update:
-    is_there = place.c.conversation_id == sa.bindparam("in_conversation")
-    return sa.update(place).where(is_there).values(active_at=sa.bindparam("shown_at"))
-
-
-# Executed with every message, so they are made once.
-_INSERT_MESSAGE = sa.insert(MESSAGE)
-_SHOW_TO_OWNERS = _showing(OWNER)
-_SHOW_TO_PEOPLE = _showing(PARTICIPANT)
-_COUNT_AND_SHOW = _SHOW_TO_PEOPLE.values(
-    unread_count=PARTICIPANT.c.unread_count
-    + sa.cast(PARTICIPANT.c.user_id != sa.bindparam("sent_by", type_=sa.Integer()), sa.Integer)
-).returning(PARTICIPANT.c.user_id)
-
-
-def _add_at_once() -> sa.Select[int | None]:
-    """Return PostgreSQL's one statement for all of it, for who holds the lock; it answers who takes part."""
-    newest = queries.MAKE_NEWEST.returning(CONVERSATION.c.id).cte("newest")
-    its = [sa.bindparam(f"its_{column.name}", type_=column.type) for column in MESSAGE.c]
-    said = _INSERT_MESSAGE.from_select([column.name for column in MESSAGE.c], sa.select(*its).select_from(newest))
-    to_owners = _SHOW_TO_OWNERS.where(OWNER.c.conversation_id == newest.c.id).values(active_at=newest.c.updated_at)
-    to_people = _COUNT_AND_SHOW.where(PARTICIPANT.c.conversation_id == newest.c.id)
-    counted = to_people.values(active_at=newest.c.updated_at).cte("counted")
-    people = sa.select(counted.c.user_id).select_from(newest.outerjoin(counted, sa.true()))
-    return people.add_cte(said.cte("said"), to_owners.cte("shown"))
-
-
-_ADD = _add_at_once()
+    await session.execute(queries.INSERT_MESSAGE, row)
+    await session.execute(queries.SHOW_TO_OWNERS, values)
+    return list(await session.scalars(queries.COUNT_AND_SHOW, values))

@@ -36,8 +36,13 @@ from quill.conversations.queries.rebuilding import (
 )
 from quill.conversations.queries.rows import ConversationRow, MessageRow, ParticipantRow, Select
 from quill.conversations.queries.writing import (
+    ADD_MESSAGE,
+    COUNT_AND_SHOW,
+    INSERT_MESSAGE,
     MAKE_NEWEST,
     MOVE_MARKER,
+    SHOW_TO_OWNERS,
+    SHOW_TO_PEOPLE,
     hold_conversation,
     lock_conversation,
     lock_marker,
@@ -46,10 +51,15 @@ from quill.conversations.queries.writing import (
 )
 
 __all__ = [
+    "ADD_MESSAGE",
+    "COUNT_AND_SHOW",
+    "INSERT_MESSAGE",
     "MAKE_NEWEST",
     "MESSAGE",
     "MOST_BRANCHES",
     "MOVE_MARKER",
+    "SHOW_TO_OWNERS",
+    "SHOW_TO_PEOPLE",
     "ConversationRow",
     "Mark",
     "MessageRow",

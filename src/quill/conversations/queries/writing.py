@@ -21,7 +21,7 @@ from quill.conversations.queries.reading import (
     is_number,
 )
 from quill.conversations.queries.rows import ConversationRow, Select
-from quill.conversations.visibility import CONVERSATION, PARTICIPANT, Rule
+from quill.conversations.visibility import CONVERSATION, OWNER, PARTICIPANT, Rule
 from quill.identity.terms import ActorShape, actor_values
 from quill.kit.database import UtcDateTime
 from quill.kit.ids import ConversationId, MessageId, PatientId, UserId
@@ -108,6 +108,39 @@ MAKE_NEWEST = (
     .returning(CONVERSATION.c.updated_at)
 )
 """Lets a conversation tell of a message as its newest, and locks it; unless the message is there, or not the newest."""
+
+
+def _showing(place: sa.Table) -> sa.Update:
+    is_there = place.c.conversation_id == CONVERSATION_ID
+    return sa.update(place).where(is_there).values(active_at=sa.bindparam("shown_at"))
+
+
+INSERT_MESSAGE = sa.insert(MESSAGE)
+SHOW_TO_OWNERS = _showing(OWNER)
+SHOW_TO_PEOPLE = _showing(PARTICIPANT)
+COUNT_AND_SHOW = SHOW_TO_PEOPLE.values(
+    unread_count=PARTICIPANT.c.unread_count
+    + sa.cast(PARTICIPANT.c.user_id != sa.bindparam("sent_by", type_=sa.Integer()), sa.Integer)
+).returning(PARTICIPANT.c.user_id)
+"""Counts a message for the others and shows its conversation to all; answers who takes part."""
+
+
+def _add_message() -> sa.Select[int | None]:
+    newest = MAKE_NEWEST.returning(CONVERSATION.c.id).cte("newest")
+    its = [sa.bindparam(f"its_{column.name}", type_=column.type) for column in MESSAGE.c]
+    said = INSERT_MESSAGE.from_select([column.name for column in MESSAGE.c], sa.select(*its).select_from(newest))
+    to_owners = SHOW_TO_OWNERS.where(OWNER.c.conversation_id == newest.c.id).values(active_at=newest.c.updated_at)
+    to_people = COUNT_AND_SHOW.where(PARTICIPANT.c.conversation_id == newest.c.id)
+    counted = to_people.values(active_at=newest.c.updated_at).cte("counted")
+    people = sa.select(counted.c.user_id).select_from(newest.outerjoin(counted, sa.true()))
+    return people.add_cte(said.cte("said"), to_owners.cte("shown"))
+
+
+ADD_MESSAGE = _add_message()
+"""PostgreSQL's one statement for all of it, for who has locked the conversation; answers who takes part.
+
+Nobody when the message is there or is not the newest; somebody without a name where nobody takes part.
+"""
 
 _PLACE = MESSAGE.alias("place")
 _NEWEST = (
