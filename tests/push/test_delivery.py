@@ -18,6 +18,7 @@ from quill.identity.service import NewPerson
 from quill.kit.ids import UserId
 from quill.outbox import service as outbox
 from quill.outbox.worker import Worker
+from quill.push import queries
 from quill.push import service as push
 from quill.push.delivery import PushCarrier
 from quill.push.models import PushSubscription
@@ -118,6 +119,25 @@ async def test_every_device_of_the_people_named_is_told_and_nothing_about_the_pa
             "data": {"url": "/app/conversations/7"},
         }
     assert {entry["state"] for entry in await entries(house.services)} == {"sent"}
+
+
+async def test_notifications_looked_up_together_go_to_whom_each_is_for(
+    house: House, push_service: PushService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks, devices_of = [], queries.devices_of
+
+    async def counted(session: AsyncSession, user_ids: Any, now: Any) -> Any:
+        looks.append(user_ids)
+        return await devices_of(session, user_ids, now)
+
+    monkeypatch.setattr(queries, "devices_of", counted)
+    first = await house.person("first", Browser(f"{push_service.url}/first"))
+    second = await house.person("second", Browser(f"{push_service.url}/second"))
+    for people in ((first,), (second,), (first, second)):
+        await house.announce(*people)
+    await house.worker.drain()
+    assert looks == [[first, second]]
+    assert sorted(received.path for received in push_service.received) == ["/first", "/first", "/second", "/second"]
 
 
 async def test_person_without_a_device_costs_nothing(house: House, push_service: PushService) -> None:
