@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from quill.kit import database
+from quill.kit import database, pools
 from quill.kit.database import Database
 
 pytestmark = [pytest.mark.live("postgresql"), pytest.mark.anyio]
@@ -29,7 +29,7 @@ async def test_connection_the_server_closed_is_replaced() -> None:
 
 
 async def test_idle_connection_is_asked_and_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(database, "IDLE_SECONDS", -1.0)
+    monkeypatch.setattr(pools, "IDLE_SECONDS", -1.0)
     ours = Database(os.environ["QUILL_TEST_DATABASE_URL"])
     first = await backend(ours)
     assert await backend(ours) == first

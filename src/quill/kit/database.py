@@ -9,7 +9,7 @@ cannot be served is told so, and the next one is not kept waiting by those befor
 import asyncio
 import datetime
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 import sqlalchemy as sa
@@ -19,7 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engin
 from sqlalchemy.orm import DeclarativeBase
 from sqlalchemy.util import await_only
 
-from quill.kit import clock, sqlite
+from quill.kit import clock, pools, sqlite
 from quill.kit.direct import Direct
 from quill.kit.observing import WriterWaited, tell
 from quill.kit.sessions import ReadingSession, WritingSession
@@ -47,11 +47,6 @@ Source: PostgreSQL, Appendix A: connection exceptions, refused sign-ins, no such
 shutdown, crash and start, trouble with its disk.
 """
 
-IDLE_SECONDS = 30.0
-"""After so long without use a connection to PostgreSQL is asked whether it still works: what lies between may have
-forgotten it without a word."""
-
-_USED_AT = "quill_used_at"
 _HOLDS_WRITER_LOCK = "quill_holds_writer_lock"
 _IS_READING = "quill_is_reading"
 
@@ -118,6 +113,7 @@ class Database:
             connect_args["server_settings"] = PLANNING
         self.engine: AsyncEngine = create_async_engine(
             parsed,
+            poolclass=pools.Pool,
             pool_size=pool_size,
             max_overflow=pool_size,
             pool_timeout=WAIT_SECONDS,
@@ -126,23 +122,18 @@ class Database:
             hide_parameters=True,
         )
         if not self.is_sqlite:
-            event.listen(self.engine.sync_engine.pool, "checkout", _look_at_connection)
+            event.listen(self.engine.sync_engine.pool, "checkout", pools.look_at)
         if self.is_sqlite:
             self._writers = _Writers(self.engine)
             self._autocommit = self.engine.execution_options(**{_IS_READING: True})
         else:
             self._autocommit = self.engine.execution_options(isolation_level="AUTOCOMMIT", **{_IS_READING: True})
 
-        self._direct = Direct(self._autocommit)
+        self._direct = Direct(self.engine)
 
-    @asynccontextmanager
-    async def reading(self) -> AsyncIterator[AsyncSession]:
+    def reading(self) -> AbstractAsyncContextManager[AsyncSession]:
         """Open a session whose statements see the newest committed state and cost no transaction."""
-        session = ReadingSession(self._autocommit, self._direct)
-        try:
-            yield session
-        finally:
-            await session.close()
+        return ReadingSession(self._autocommit, self._direct)
 
     @asynccontextmanager
     async def session(self) -> AsyncIterator[AsyncSession]:
@@ -161,18 +152,16 @@ class Database:
                 await session.rollback()
                 raise
 
-    @asynccontextmanager
-    async def one_statement(self) -> AsyncIterator[AsyncSession]:
+    def one_statement(self) -> AbstractAsyncContextManager[AsyncSession]:
         """Open a session for one statement that writes: durable when it has been executed, or not done at all.
 
         PostgreSQL needs no transaction around a single statement, which saves two trips to the server.
         """
-        async with self.writing() if self.is_sqlite else self.reading() as session:
-            yield session
+        return self.writing() if self.is_sqlite else self.reading()
 
     def is_reader(self, session: AsyncSession) -> bool:
         """Tell whether a session came from ``reading``."""
-        return bool(session.get_bind().get_execution_options().get(_IS_READING))
+        return isinstance(session, ReadingSession)
 
     async def let_go(self, session: AsyncSession) -> None:
         """Give a reading session's connection back until its next statement; a transaction that was begun is kept.
@@ -224,23 +213,6 @@ def is_outage(error: sa.exc.SQLAlchemyError) -> bool:
         return True
     # Without a SQLSTATE, whatever is said but that a statement is wrong means that the work cannot be done just now.
     return not isinstance(error, _MISTAKES) and (not state or isinstance(error, sa.exc.OperationalError))
-
-
-def _look_at_connection(connection: Any, record: Any, _fairy: object) -> None:
-    """Have a connection that is broken replaced by a new one before it is used.
-
-    One that the server closed is known to be closed, because the event loop has heard of it, and costs no question.
-    """
-    now = clock.monotonic_seconds()
-    used_at = record.info.get(_USED_AT, now)
-    record.info[_USED_AT] = now
-    if connection.driver_connection.is_closed():
-        raise sa.exc.InvalidatePoolError
-    if now - used_at > IDLE_SECONDS:
-        try:
-            connection.ping()
-        except connection.dbapi.Error as error:
-            raise sa.exc.InvalidatePoolError from error
 
 
 def _write_nothing_new(connection: Connection) -> None:

@@ -13,7 +13,7 @@ missing value. So does everything while somebody listens to statements, as trace
 import weakref
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NoReturn, TypeAlias
+from typing import Any, NoReturn, TypeAlias, cast
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Dialect, IteratorResult
@@ -22,10 +22,14 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.pool import PoolProxiedConnection
 from sqlalchemy.util import greenlet_spawn
 
+from quill.kit.pools import Pool, Taken
+
 Processor = Callable[[Any], Any]
 Params: TypeAlias = Mapping[str, Any]
 Executable: TypeAlias = tuple[str, list[Any]]
 """A text with the driver's own marks, and the values in the order of the marks."""
+Pooled: TypeAlias = Taken | PoolProxiedConnection
+"""A connection of the pool, taken by ourselves or by SQLAlchemy."""
 
 MOST_TEXTS = 100
 """How many texts one statement is kept with, each for lists of other lengths; further ones go the usual way."""
@@ -157,20 +161,35 @@ class Direct:
             known[names] = _made_ready(statement, names, self._dialect) if len(known) < MOST_TEXTS else None
         return known[names]
 
-    async def connect(self) -> PoolProxiedConnection:
-        """Return a connection of the pool that is in no transaction.
+    async def connect(self) -> Pooled:
+        """Return a connection of the pool that is in no transaction, to be handed to ``give_back``.
 
         Raises:
             SQLAlchemyError: as SQLAlchemy would raise it; none is free, or the database lets nobody in.
             OSError: it cannot be reached.
         """
+        taken = self._pool.take()
+        if taken is not None:
+            return taken
         dbapi: Any = self._dialect.loaded_dbapi
         try:
             return await self._engine.raw_connection()
         except dbapi.Error as error:
             raise self._told(None, error, is_broken=self._dialect.is_disconnect(error, None, None)) from error
 
-    async def begin(self, connection: PoolProxiedConnection) -> None:
+    async def give_back(self, connection: Pooled) -> None:
+        """Give a connection back that is in no transaction."""
+        if isinstance(connection, Taken) and connection.is_kept:
+            connection.close()
+        else:
+            await greenlet_spawn(connection.close)
+
+    @property
+    def _pool(self) -> Pool:
+        # Another one after each time that every connection was closed.
+        return cast("Pool", self._engine.sync_engine.pool)
+
+    async def begin(self, connection: Pooled) -> None:
         """Have the transaction begun that SQLAlchemy begins with its first statement; in autocommit there is none.
 
         Raises:
@@ -180,9 +199,7 @@ class Direct:
         if not self._is_sqlite and adapted._transaction is None:
             await self._done(connection, "BEGIN", adapted._start_transaction())
 
-    async def execute(
-        self, connection: PoolProxiedConnection, ready: Ready, executable: Executable
-    ) -> sa.Result[*tuple[Any, ...]]:
+    async def execute(self, connection: Pooled, ready: Ready, executable: Executable) -> sa.Result[*tuple[Any, ...]]:
         """Execute a statement and return its rows, or how many it changed.
 
         Raises:
@@ -198,7 +215,7 @@ class Direct:
         status: str = await self._done(connection, text, driver.execute(text, *values))
         return Changed(int(status.rpartition(" ")[2]))
 
-    async def execute_many(self, connection: PoolProxiedConnection, executables: Sequence[Executable]) -> None:
+    async def execute_many(self, connection: Pooled, executables: Sequence[Executable]) -> None:
         """Execute one statement with several sets of values, all or none of them.
 
         Raises:
@@ -209,7 +226,7 @@ class Direct:
         change_many = driver.change_many if self._is_sqlite else driver.executemany
         await self._done(connection, text, change_many(text, [values for _, values in executables]))
 
-    async def _done(self, connection: PoolProxiedConnection, text: str, work: Awaitable[Any]) -> Any:
+    async def _done(self, connection: Pooled, text: str, work: Awaitable[Any]) -> Any:
         """Return what the driver returns, or raise what SQLAlchemy would."""
         try:
             return await work
@@ -220,7 +237,7 @@ class Direct:
             await greenlet_spawn(connection.invalidate, error)
             raise
 
-    async def _fail(self, connection: PoolProxiedConnection, text: str, error: Exception) -> NoReturn:
+    async def _fail(self, connection: Pooled, text: str, error: Exception) -> NoReturn:
         dbapi: Any = self._dialect.loaded_dbapi
         adapted: Any = connection.dbapi_connection
         try:
@@ -228,8 +245,7 @@ class Direct:
         except dbapi.Error as translated:
             is_broken = self._dialect.is_disconnect(translated, adapted, None)
             if is_broken:
-                # What broke this one, a restart for instance, broke those in the pool as well.
-                await greenlet_spawn(self._engine.sync_engine.pool._invalidate, connection, translated)
+                await greenlet_spawn(self._pool.lost, connection, translated)
             raise self._told(text, translated, is_broken=is_broken) from translated
         raise error
 

@@ -1,14 +1,13 @@
 """Sessions that hand statements to the driver directly where they can; all else is SQLAlchemy's ``AsyncSession``."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
+import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 from sqlalchemy.orm import SessionTransaction
-from sqlalchemy.pool import PoolProxiedConnection
-from sqlalchemy.util import greenlet_spawn
 
-from quill.kit.direct import Changed, Direct, Executable, Ready
+from quill.kit.direct import Changed, Direct, Executable, Pooled, Ready
 
 
 class WritingSession(AsyncSession):
@@ -18,7 +17,7 @@ class WritingSession(AsyncSession):
         super().__init__(engine, expire_on_commit=False, **options)
         self._direct = direct
         self._transaction: SessionTransaction | None = None
-        self._in_transaction: PoolProxiedConnection | None = None
+        self._in_transaction: Pooled | None = None
 
     async def execute(self, statement: Any, params: Any = None, **options: Any) -> Any:
         """Return the result of a statement, as ``AsyncSession.execute`` does."""
@@ -51,7 +50,7 @@ class WritingSession(AsyncSession):
     async def _execute_by_mapper(self, statement: Any, params: Any, **options: Any) -> Any:
         return await super().execute(statement, params, **options)
 
-    async def _connection_to_use(self) -> PoolProxiedConnection:
+    async def _connection_to_use(self) -> Pooled:
         """Return the connection of the transaction or of the savepoint, which is begun with its first statement."""
         held, transaction = self._in_transaction, self._innermost()
         if held is None or transaction is None or transaction is not self._transaction:
@@ -67,12 +66,40 @@ class WritingSession(AsyncSession):
 class ReadingSession(WritingSession):
     """A session for reading in autocommit: every statement sees the newest committed state.
 
-    It holds one connection at most, from its first statement until it is closed.
+    It holds one connection at most, from its first statement until it is closed. SQLAlchemy's session it becomes only
+    with the first thing that takes one, which most readers never ask for.
     """
 
     def __init__(self, engine: AsyncEngine, direct: Direct) -> None:
-        super().__init__(engine, direct, autoflush=False)
-        self._own: PoolProxiedConnection | None = None
+        # SQLAlchemy's own beginning is in __getattr__.
+        self._engine = engine
+        self._direct = direct
+        self._own: Pooled | None = None
+        self._is_begun = False
+
+    def __getattr__(self, name: str) -> Any:
+        """Begin SQLAlchemy's session, of which something is asked for the first time."""
+        if self._is_begun:
+            raise AttributeError(name)
+        self._is_begun = True
+        super().__init__(self._engine, self._direct, autoflush=False)
+        return getattr(self, name)
+
+    async def __aenter__(self) -> Self:
+        """Return the session."""
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Give back what it holds."""
+        await self.close()
+
+    def get_bind(self, *_: object, **__: object) -> sa.Engine:
+        """Return the engine whose connections it takes."""
+        return self._engine.sync_engine
+
+    def in_transaction(self) -> bool:
+        """Tell whether statements go to a connection that SQLAlchemy holds."""
+        return self._is_begun and super().in_transaction()
 
     async def connection(self, *args: Any, **options: Any) -> AsyncConnection:
         """Return the connection of those statements that do not go directly."""
@@ -99,7 +126,7 @@ class ReadingSession(WritingSession):
         await self._let_go()
         return await super()._execute_by_mapper(statement, params, **options)
 
-    async def _connection_to_use(self) -> PoolProxiedConnection:
+    async def _connection_to_use(self) -> Pooled:
         if self.in_transaction():
             return await super()._connection_to_use()
         if self._own is not None and not self._own.is_valid:
@@ -112,7 +139,7 @@ class ReadingSession(WritingSession):
         # Nobody may hold one connection while waiting for another: with all of them held so, all would wait for ever.
         connection, self._own = self._own, None
         if connection is not None:
-            await greenlet_spawn(connection.close)
+            await self._direct.give_back(connection)
 
 
 def _executables(ready: Ready, sets: Sequence[Mapping[str, Any]]) -> list[Executable] | None:
