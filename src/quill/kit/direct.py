@@ -31,6 +31,8 @@ Executable: TypeAlias = tuple[str, list[Any]]
 Pooled: TypeAlias = Taken | PoolProxiedConnection
 """A connection of the pool, taken by ourselves or by SQLAlchemy."""
 
+_KINDS = (sa.SelectBase, sa.UpdateBase)
+
 MOST_TEXTS = 100
 """How many texts one statement is kept with, each for lists of other lengths; further ones go the usual way."""
 
@@ -44,23 +46,24 @@ class Changed(IteratorResult[*tuple[Any, ...]]):
 
 
 @dataclass(frozen=True, slots=True)
-class _Value:
-    """A value of a statement.
+class _Text:
+    """A statement's text for lists of certain lengths.
 
     Attributes:
-        name: of the bound parameter.
-        place: which of a list's elements; ``None`` for a parameter that is not a list.
-        process: what its type does to it.
+        marks: the name of the value for each mark, and which of its elements if it is a list.
+        processors: what their types do to some of them, by the number of the mark.
     """
 
-    name: str
-    place: int | None
-    process: Processor | None
+    text: str
+    marks: tuple[tuple[str, int | None], ...]
+    processors: tuple[tuple[int, Processor], ...]
 
-    def of(self, params: Params) -> Any:
-        """Return the value for the driver."""
-        found = params[self.name] if self.place is None else params[self.name][self.place]
-        return found if self.process is None else self.process(found)
+    def filled(self, params: Params) -> Executable:
+        """Return the text and the values for the driver; raises ``KeyError`` for a missing one."""
+        values = [params[name] if place is None else params[name][place] for name, place in self.marks]
+        for number, process in self.processors:
+            values[number] = process(values[number])
+        return self.text, values
 
 
 class Ready:
@@ -76,7 +79,7 @@ class Ready:
         self._required = frozenset(bound.key for bound in compiled.binds.values() if bound.required)
         self._defaults = {bound.key: bound.effective_value for bound in compiled.binds.values() if not bound.required}
         self._lists = tuple(bound.key for bound in compiled.post_compile_params)
-        self._texts: dict[tuple[int, ...], tuple[str, tuple[_Value, ...]]] = {}
+        self._texts: dict[tuple[int, ...], _Text] = {}
         self.returns_rows = bool(columns)
         self._keys = SimpleResultMetaData([str(column.key) for column in columns])
         processors = [_implementation(column, compiled).result_processor(compiled.dialect, None) for column in columns]
@@ -87,19 +90,18 @@ class Ready:
 
         Such as when a value is missing, which it tells best.
         """
-        if not self._required <= params.keys():
-            return None
         if self._defaults:
             params = {**self._defaults, **params}
-        lengths = tuple(len(params[name]) for name in self._lists)
-        if lengths not in self._texts:
-            if len(self._texts) >= MOST_TEXTS:
-                return None
-            self._texts[lengths] = self._text_for(params)
-        text, values = self._texts[lengths]
-        return text, [value.of(params) for value in values]
+        try:
+            lengths = tuple([len(params[name]) for name in self._lists])
+            text = self._texts.get(lengths) or self._new_text(lengths, params)
+            return None if text is None else text.filled(params)
+        except KeyError:
+            return None
 
-    def _text_for(self, params: Params) -> tuple[str, tuple[_Value, ...]]:
+    def _new_text(self, lengths: tuple[int, ...], params: Params) -> _Text | None:
+        if len(self._texts) >= MOST_TEXTS or not self._required <= params.keys():
+            return None
         compiled = self._compiled
         expanded = compiled.construct_expanded_state(params)
         elements = {
@@ -107,13 +109,17 @@ class Ready:
             for name, found in expanded.parameter_expansion.items()
             for place, element in enumerate(found)
         }
-        values = []
-        for mark in expanded.positiontup:
+        marks = []
+        processors = []
+        for number, mark in enumerate(expanded.positiontup):
             name, place = elements.get(mark, (mark, None))
             bound = compiled.binds[name]
+            marks.append((bound.key, place))
             process = _implementation(bound, compiled).bind_processor(compiled.dialect)
-            values.append(_Value(bound.key, place, process))
-        return expanded.statement, tuple(values)
+            if process is not None:
+                processors.append((number, process))
+        self._texts[lengths] = _Text(expanded.statement, tuple(marks), tuple(processors))
+        return self._texts[lengths]
 
     def result(self, records: Iterable[Sequence[Any]]) -> sa.Result[*tuple[Any, ...]]:
         """Return what the driver returned as every other result is."""
@@ -147,9 +153,7 @@ class Direct:
 
     def ready(self, statement: Any, params: Params) -> Ready | None:
         """Return a statement as the driver takes it; ``None`` for one that is new or goes the usual way."""
-        if self._engine.sync_engine.dispatch.before_cursor_execute or not isinstance(
-            statement, sa.SelectBase | sa.UpdateBase
-        ):
+        if self._engine.sync_engine.dispatch.before_cursor_execute or not isinstance(statement, _KINDS):
             return None
         # What columns an insert or an update sets depends on the names it is executed with.
         names = tuple(params) if isinstance(statement, sa.ValuesBase) else ()
