@@ -3,13 +3,14 @@
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from starlette.testclient import TestClient
 
 from quill.actor import Level
 from quill.identity.models import ExternalAccess
 from quill.kit import clock
 from quill.kit.text import fold
-from quill.patients import contact, listing
+from quill.patients import contact, listing, queries
 from quill.unit import Unit
 from tests.clinic import Clinic, Person
 from tests.patients.helpers import NHS_NUMBER, NHS_SYSTEM, acts, detail
@@ -68,6 +69,50 @@ def test_large_circle_is_the_same_circle(clinic: Clinic, monkeypatch: pytest.Mon
     assert set(ours) < set(ids_of(expected))
     assert gp.get("/api/patients?limit=2").json()["total"] is None
     assert gp.get("/api/patients?limit=2&birth_date=1980").json()["total"] == 5
+
+
+def test_circle_of_many_among_few_is_the_same_circle(clinic: Clinic, monkeypatch: pytest.MonkeyPatch) -> None:
+    here, there, elsewhere = clinic.organisation(), clinic.organisation("Hilltop"), clinic.organisation("Far")
+    for name in ("Ash", "Birch", "Cedar", "Ashby"):
+        clinic.patient(here, **named(name))
+    clinic.patient(here, there, **named("Both"))
+    clinic.patient(elsewhere, **named("Ashen"))
+    gp = clinic.clinician(here, there, patient_id=clinic.patient(elsewhere, **named("Zed")))
+    grant(clinic, gp, clinic.patient(elsewhere, **named("Ashton")))
+    clinic.admin().post(f"/api/patients/{clinic.patient(here)}/deactivate")
+    clinic.in_unit(_look_at_tables)
+    scopes = _scopes_of_pages(monkeypatch)
+
+    def lists() -> list[dict[str, Any]]:
+        narrowed = ("", "&search=ash", "&name=ash", "&name=b", "&birth_date=1980", "&identifier=none")
+        found = [gp.get(f"/api/patients?limit=2{more}").json() for more in narrowed]
+        found.append(gp.get(f"/api/patients?limit=3&cursor={found[0]['next_cursor']}").json())
+        return [one | {"as_of": None} for one in found]
+
+    walked = lists()
+    assert set(scopes) == {queries.related_one_by_one}
+    scopes.clear()
+    monkeypatch.setattr(listing, "DENSE", 0)
+    assert lists() == walked
+    assert set(scopes) == {queries.related_gathered}
+    assert [found["total"] for found in walked] == [7, 3, 3, 3, 7, 0, None]
+
+
+async def _look_at_tables(unit: Unit) -> None:
+    # PostgreSQL does so by itself now and then.
+    await unit.session.execute(sa.text("ANALYZE"))
+
+
+def _scopes_of_pages(monkeypatch: pytest.MonkeyPatch) -> list[queries.Scope]:
+    """Return a list that grows with the scope of each page."""
+    page, scopes = queries.page, list[queries.Scope]()
+
+    async def noted(*args: Any) -> Any:
+        scopes.append(args[2])
+        return await page(*args)
+
+    monkeypatch.setattr(queries, "page", noted)
+    return scopes
 
 
 def test_without_the_competency_it_is_403_and_never_an_empty_list(clinic: Clinic, client: TestClient) -> None:

@@ -7,7 +7,6 @@ from typing import cast
 from quill.actor import Actor
 from quill.audit import service as audit
 from quill.audit.service import Act
-from quill.identity import service as identity
 from quill.kit import clock
 from quill.kit.documents import dumps
 from quill.kit.paging import PageRequest, cursor_of
@@ -21,6 +20,10 @@ from quill.unit import Reader
 LARGE_CIRCLE = 2000
 """From so many patients on, walking the list and asking of each whether the caller may see it beats gathering all the
 caller may see first: with 100,000 patients in one organisation 2 ms instead of 220."""
+
+DENSE = 4
+"""So does walking for a smaller circle that every fourth patient or more belongs to: of 2,000 patients all, 0.4 ms
+instead of 2."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,30 +70,54 @@ async def list_patients(
     filters = _filters(actor, request)
     if filters is None:
         return _page_text([], state, None, 0)
-    scope = await _scope(reader, actor, request)
-    way = await queries.way_to(reader.session, scope, filters)
-    rows = await queries.page(reader.session, actor, scope, filters, after, page.limit, way)
+    circle = await _circle(reader, actor, request)
+    way = await queries.way_to(reader.session, circle.scope, filters)
+    rows = await queries.page(reader.session, actor, circle.scope, filters, after, page.limit, way)
     shown = rows[: page.limit]
     has_more = len(rows) > page.limit
     next_cursor = cursor_of(shown[-1].sort_name, shown[-1].patient_id) if has_more else None
     total = None
     if after is None and not has_more:
         total = len(shown)
-    elif after is None and (request.is_search or scope is not queries.related_one_by_one):
-        # So many patients are not counted in passing.
-        total = await queries.count(reader.session, actor, scope, filters, way)
+    elif after is None and (request.is_search or not circle.is_large):
+        total = await _count(reader, actor, circle, filters, way)
     return _page_text(
         [_with_activity(row.document, is_active=row.is_active) for row in shown], state, next_cursor, total
     )
 
 
-async def _scope(reader: Reader, actor: Actor, request: ListRequest) -> queries.Scope:
-    """Return whom the caller may see."""
+@dataclass(frozen=True, slots=True)
+class _Circle:
+    """Whom the caller may see.
+
+    Attributes:
+        scope: as a condition, in the way that suits.
+        is_large: whether they are too many to be counted in passing.
+        is_small: whether they are always counted to the last.
+    """
+
+    scope: queries.Scope
+    is_large: bool = False
+    is_small: bool = False
+
+
+async def _circle(reader: Reader, actor: Actor, request: ListRequest) -> _Circle:
     if request.everybody and actor.is_admin:
-        return queries.everybody
-    if await identity.cares_for_many(reader.session, actor, LARGE_CIRCLE):
-        return queries.related_one_by_one
-    return queries.related_gathered
+        return _Circle(queries.everybody)
+    found = await queries.circle(reader.session, actor, LARGE_CIRCLE + 1)
+    if found.size > LARGE_CIRCLE:
+        return _Circle(queries.related_one_by_one, is_large=True)
+    is_dense = found.listed is not None and found.listed <= DENSE * found.size
+    return _Circle(queries.related_one_by_one if is_dense else queries.related_gathered, is_small=True)
+
+
+async def _count(reader: Reader, actor: Actor, circle: _Circle, filters: Filters, way: queries.Way) -> int | None:
+    """Return how many patients the whole list holds; ``None`` when they are too many to be counted in passing."""
+    if not circle.is_small:
+        return await queries.count(reader.session, actor, circle.scope, filters, way)
+    if way is queries.Way.BY_NAME:
+        return await queries.count(reader.session, actor, circle.scope, filters, way, is_exact=True)
+    return await queries.count(reader.session, actor, queries.related_gathered, filters)
 
 
 def _filters(actor: Actor, request: ListRequest) -> Filters | None:

@@ -90,21 +90,12 @@ def is_active_grant(patient_id: PatientId) -> sa.ColumnElement[bool]:
     return sa.and_(ExternalAccess.patient_id == patient_id, ExternalAccess.revoked_at.is_(None))
 
 
-@functools.cache
-def _patients_cared_for(actor: ActorShape) -> sa.Select[int]:
-    capped = (
-        sa.select(_ORGANISATION_PATIENT.c.patient_id)
-        .where(actor.works_in(_ORGANISATION_PATIENT.c.organisation_id))
-        .limit(sa.bindparam("most", type_=sa.Integer()))
-        .subquery()
+def number_cared_for(actor: Terms, most: sa.ColumnElement[int]) -> sa.ScalarSelect[int]:
+    """Return how many patients the actor's organisations have, each its own and up to ``most``, as an expression."""
+    cared_for = sa.select(_ORGANISATION_PATIENT.c.patient_id).where(
+        actor.works_in(_ORGANISATION_PATIENT.c.organisation_id)
     )
-    return sa.select(sa.func.count()).select_from(capped)
-
-
-async def cares_for_many(session: AsyncSession, actor: Actor, limit: int) -> bool:
-    """Tell whether the actor's organisations together have more than ``limit`` patients; reads no more than that."""
-    statement = _patients_cared_for(ActorShape.of(actor))
-    return int(await session.scalar(statement, actor_values(actor) | {"most": limit + 1}) or 0) > limit
+    return sa.select(sa.func.count()).select_from(cared_for.limit(most).subquery()).scalar_subquery()
 
 
 SUBJECT = sa.bindparam("subject", type_=sa.String(64))

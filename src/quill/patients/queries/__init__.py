@@ -1,5 +1,6 @@
 """Every SELECT about patients."""
 
+from quill.patients.queries.circles import Circle, circle
 from quill.patients.queries.following import (
     FollowPosition,
     insert_follow_position,
@@ -34,12 +35,14 @@ from quill.patients.queries.records import (
 )
 
 __all__ = [
+    "Circle",
     "Filters",
     "FollowPosition",
     "Scope",
     "Way",
     "active_ids",
     "activity_of",
+    "circle",
     "count",
     "display_names",
     "everybody",

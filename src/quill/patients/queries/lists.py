@@ -62,7 +62,10 @@ FEW = 5000
 one, and a page of 50 is found among the next thousand."""
 
 MOST_COUNTED = 500
-"""How many found by name are counted in passing."""
+"""How many found by name are counted in passing where the caller may see many patients."""
+
+_EVERY = 2**31 - 2
+"""More patients than there are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,17 +193,27 @@ async def page(
 
 
 async def count(
-    session: AsyncSession, actor: Actor, scope: Scope, filters: Filters, way: Way = Way.PLAIN
+    session: AsyncSession,
+    actor: Actor,
+    scope: Scope,
+    filters: Filters,
+    way: Way = Way.PLAIN,
+    *,
+    is_exact: bool = False,
 ) -> int | None:
-    """Return how many patients in a scope meet the filters; ``None`` when they are too many for that."""
+    """Return how many patients in a scope meet the filters; ``None`` when they are too many for that.
+
+    Found by name, more than ``MOST_COUNTED`` are, unless it is to be exact; found in order, they always are.
+    """
     if way is Way.IN_ORDER:
         return None
+    most = _EVERY if is_exact else MOST_COUNTED
     statement = _count(_Shape.of(actor, scope, filters, _index_of(session, way)))
     values = _values(actor, filters)
     if way is Way.PLAIN:
         return int(await session.scalar(statement, values) or 0)
-    found = int(await session.scalar(statement, values | {"most": MOST_COUNTED + 1}) or 0)
-    return found if found <= MOST_COUNTED else None
+    found = int(await session.scalar(statement, values | {"most": most + 1}) or 0)
+    return found if found <= most else None
 
 
 # How many words are looked for is up to callers, so not every shape there ever was is kept.
