@@ -7,6 +7,7 @@ SQLAlchemy's way once more, which is what the direct one is held against.
 import asyncio
 import datetime
 from collections.abc import AsyncIterator, Callable, Iterator
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, cast
 
@@ -103,6 +104,12 @@ def _alike() -> dict[str, tuple[Callable[[], Any], list[dict[str, Any]]]]:
             lambda: sa.select(sa.func.aggregate_strings(THING.c.name, "\n").label("all")).where(THING.c.id < 2),
             [{}, {}],
         ),
+        "a list by its numbers": (
+            lambda: (
+                sa.select(THING.c.name).where(THING.c.id.in_(sa.bindparam("ids", expanding=True))).order_by(THING.c.id)
+            ),
+            [{"ids": [3, 1]}, {"ids": (2,)}],
+        ),
         "two selects": (
             lambda: sa.union_all(sa.select(THING.c.name), sa.select(sa.literal("%s").label("name"))).order_by("name"),
             [{}, {}],
@@ -126,6 +133,17 @@ async def test_rows_are_those_of_sqlalchemy(things: Database, monkeypatch: pytes
             assert rows == expected_rows
             assert [row._asdict() for row in rows] == [row._asdict() for row in expected_rows]
     assert len(direct) == len(sets)
+
+
+async def test_types_that_go_by_what_the_database_says_go_the_usual_way(things: Database) -> None:
+    number = sa.literal_column("1.5", sa.Float()).label("number")
+    exact = sa.cast(sa.literal_column("2.50"), sa.Numeric(4, 2)).label("exact")
+    statement = sa.select(number, exact)
+    async with things.reading() as session:
+        for _ in range(3):
+            row = (await session.execute(statement)).one()
+            assert (type(row.number), row.number) == (float, 1.5)
+            assert (type(row.exact), row.exact) == (Decimal, Decimal("2.50"))
 
 
 async def test_statement_made_from_another_is_another(things: Database) -> None:

@@ -32,6 +32,8 @@ Pooled: TypeAlias = Taken | PoolProxiedConnection
 """A connection of the pool, taken by ourselves or by SQLAlchemy."""
 
 _KINDS = (sa.SelectBase, sa.UpdateBase)
+_DEPENDING = (sa.Numeric, sa.Float)
+"""Types that do something to a value only for some of the types the database may give it."""
 
 MOST_TEXTS = 100
 """How many texts one statement is kept with, each for lists of other lengths; further ones go the usual way."""
@@ -273,6 +275,8 @@ def _made_ready(statement: Any, names: tuple[str, ...], dialect: Dialect) -> Rea
         # The mapper has a part in it.
         return None
     columns = list(statement.exported_columns)
+    if any(isinstance(column.type, _DEPENDING) for column in columns):
+        return None
     options: dict[str, Any] = {}
     if isinstance(statement, sa.ValuesBase):
         # For many rows, since for one SQLAlchemy would ask for the key that the database has given.
