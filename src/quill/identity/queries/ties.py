@@ -43,7 +43,10 @@ class Ties:
 
 
 def related_patients(actor: Terms) -> sa.Select[str]:
-    """Return the ids of the patients an actor is related to: own record, shared organisations, active grants."""
+    """Return the ids of the patients an actor is related to: own record, shared organisations, active grants.
+
+    Whoever is related in several ways comes several times: it is meant for ``IN``, which sorts that out by itself.
+    """
     branches = [granted_patients(actor)]
     if actor.organisations is not Count.NONE:
         branches.append(
@@ -51,7 +54,7 @@ def related_patients(actor: Terms) -> sa.Select[str]:
         )
     if actor.own_record_id is not None:
         branches.append(sa.select(actor.own_record_id))
-    union = sa.union(*branches).subquery() if len(branches) > 1 else branches[0].subquery()
+    union = sa.union_all(*branches).subquery() if len(branches) > 1 else branches[0].subquery()
     return sa.select(union.c[0])
 
 
