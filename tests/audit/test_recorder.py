@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -11,6 +12,7 @@ from sqlalchemy import event
 from quill.audit.models import AuditEvent
 from quill.audit.recorder import GroupRecorder
 from quill.errors import AuditUnavailable
+from quill.kit import sqlite
 from quill.kit.database import Database
 from tests.audit.trail import meddle, number_of, row
 
@@ -25,13 +27,21 @@ async def recorder(database: Database) -> AsyncIterator[GroupRecorder]:
 
 @contextmanager
 def counted_commits(database: Database) -> Iterator[list[object]]:
+    """Return a list that grows with each transaction, whichever way it goes to the database."""
     commits: list[object] = []
+    write = sqlite.Connection.write
 
     def count(connection: sa.Connection) -> None:
         commits.append(connection)
 
+    async def counted_write(connection: sqlite.Connection, *statement: Any) -> int:
+        commits.append(connection)
+        return await write(connection, *statement)
+
     event.listen(database.engine.sync_engine, "commit", count)
-    yield commits
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sqlite.Connection, "write", counted_write)
+        yield commits
     event.remove(database.engine.sync_engine, "commit", count)
 
 

@@ -265,6 +265,27 @@ async def test_unless_there(things: Database) -> None:
             assert await _changed(session, insert, {"id": 60, "name": "once"}) == expected
 
 
+async def test_one_statement_is_kept_whole_or_not_at_all(things: Database) -> None:
+    insert = sa.insert(THING)
+    for base in (100, 110, 120):
+        async with things.one_statement() as session:
+            await session.execute(insert, [{"id": base + n, "name": f"o{base + n}"} for n in range(3)])
+        with pytest.raises(sa.exc.IntegrityError):
+            async with things.one_statement() as session:
+                await session.execute(insert, [{"id": base + 3, "name": f"o{base + 3}"}, {"id": base + 4, "name": "a"}])
+    async with things.reading() as session:
+        assert await session.scalar(COUNT) == 3 + 3 * 3
+
+
+async def test_one_statement_may_return_what_it_wrote(things: Database) -> None:
+    insert = sa.insert(THING).returning(THING.c.id)
+    for number in (200, 201, 202):
+        async with things.one_statement() as session:
+            assert await session.scalar(insert, {"id": number, "name": f"r{number}"}) == number
+    async with things.reading() as session:
+        assert await session.scalar(COUNT) == 3 + 3
+
+
 async def test_statement_that_is_wrong_is_told_as_by_sqlalchemy(things: Database) -> None:
     wrong: sa.Select[Any] = sa.select(sa.column("nothing")).select_from(sa.table("nowhere"))
     async with things.reading() as session:

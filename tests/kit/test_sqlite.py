@@ -8,6 +8,7 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from quill.kit import database as kit_database
 from quill.kit import sqlite
 from quill.kit.database import Database
 
@@ -92,14 +93,18 @@ async def test_transaction_rolled_back_leaves_nothing(database: Database) -> Non
     assert await count(database) == 0
 
 
-async def test_caller_cancelled_at_any_moment_leaves_no_transaction_open(database: Database) -> None:
+INSERT = sa.insert(NUMBERS)
+
+
+@pytest.mark.parametrize("way", ["writing", "one_statement"])
+async def test_caller_cancelled_at_any_moment_leaves_no_transaction_open(database: Database, way: str) -> None:
     async def write(n: int) -> None:
-        async with database.writing() as session:
-            await session.execute(sa.insert(NUMBERS).values(n=n))
+        async with getattr(database, way)() as session:
+            await session.execute(INSERT, {"n": n})
 
     for n in range(30):
         task = asyncio.create_task(write(n))
-        for _ in range(n):
+        for _ in range(n % 15):
             await asyncio.sleep(0)
         task.cancel()
         await asyncio.wait({task})
@@ -109,6 +114,33 @@ async def test_caller_cancelled_at_any_moment_leaves_no_transaction_open(databas
         await session.execute(sa.insert(NUMBERS).values(n=1000))
     await other.dispose()
     await write(1001)
+
+
+async def test_one_statement_waits_for_its_turn_and_is_refused_when_that_takes_long(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def write(n: int) -> None:
+        async with database.one_statement() as session:
+            await session.execute(INSERT, {"n": n})
+
+    for n in range(2):
+        await write(n)
+    async with database.session() as holder:
+        await holder.execute(sa.delete(NUMBERS).where(NUMBERS.c.n == 0))
+        waiting = asyncio.create_task(write(2))
+        await asyncio.sleep(0.02)
+        assert not waiting.done()
+        await holder.rollback()
+        await waiting
+    monkeypatch.setattr(kit_database, "WAIT_SECONDS", 0.05)
+    async with database.session() as holder:
+        await holder.execute(sa.delete(NUMBERS).where(NUMBERS.c.n == 0))
+        with pytest.raises(sa.exc.TimeoutError):
+            await write(3)
+        await holder.rollback()
+    await write(4)
+    assert await count(database) == 4
+    assert database.engine.sync_engine.pool.checkedout() == 0  # type: ignore[attr-defined]
 
 
 async def test_file_is_opened_durable_and_with_foreign_keys(database: Database) -> None:

@@ -22,7 +22,7 @@ from sqlalchemy.util import await_only
 from quill.kit import clock, pools, sqlite
 from quill.kit.direct import Direct
 from quill.kit.observing import WriterWaited, tell
-from quill.kit.sessions import ReadingSession, WritingSession
+from quill.kit.sessions import OneStatementSession, ReadingSession, WritingSession
 
 WAIT_SECONDS = 5.0
 """How long a caller waits for a connection; then, on SQLite, for the writers before it and for another program's write.
@@ -155,9 +155,17 @@ class Database:
     def one_statement(self) -> AbstractAsyncContextManager[AsyncSession]:
         """Open a session for one statement that writes: durable when it has been executed, or not done at all.
 
-        PostgreSQL needs no transaction around a single statement, which saves two trips to the server.
+        PostgreSQL needs no transaction around a single statement, which saves two trips to the server; to SQLite goes
+        the whole transaction at once.
         """
-        return self.writing() if self.is_sqlite else self.reading()
+        return self._one_statement_on_sqlite() if self.is_sqlite else self.reading()
+
+    @asynccontextmanager
+    async def _one_statement_on_sqlite(self) -> AsyncIterator[AsyncSession]:
+        async with OneStatementSession(self.engine, self._direct, self._writers.turn) as session:
+            yield session
+            if session.in_transaction():
+                await session.commit()
 
     def is_reader(self, session: AsyncSession) -> bool:
         """Tell whether a session came from ``reading``."""
@@ -239,6 +247,16 @@ class _Writers:
     def start_anew(self) -> None:
         """Forget the queue, once nobody is connected any more; the next event loop brings its own."""
         self._turn = asyncio.Lock()
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        """Wait for the turn and keep it to the end of the block."""
+        turn = self._turn
+        await self._await_turn()
+        try:
+            yield
+        finally:
+            turn.release()
 
     def _begin(self, connection: Connection) -> None:
         if connection.get_execution_options().get(_IS_READING):

@@ -232,6 +232,20 @@ class Direct:
         change_many = driver.change_many if self._is_sqlite else driver.executemany
         await self._done(connection, text, change_many(text, [values for _, values in executables]))
 
+    async def write(self, connection: Pooled, executables: Sequence[Executable]) -> int:
+        """Execute one statement on SQLite with one or several sets of values, in a transaction of its own.
+
+        Returns:
+            How many rows it changed.
+
+        Raises:
+            DBAPIError: as ``execute``; nothing was changed.
+        """
+        text = executables[0][0]
+        driver: Any = connection.driver_connection
+        changed: int = await self._done(connection, text, driver.write(text, [values for _, values in executables]))
+        return changed
+
     async def _done(self, connection: Pooled, text: str, work: Awaitable[Any]) -> Any:
         """Return what the driver returns, or raise what SQLAlchemy would."""
         try:

@@ -1,6 +1,7 @@
 """Sessions that hand statements to the driver directly where they can; all else is SQLAlchemy's ``AsyncSession``."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Any, Self
 
 import sqlalchemy as sa
@@ -26,6 +27,20 @@ class WritingSession(AsyncSession):
         executables = _executables(ready, sets) if ready is not None else None
         if ready is None or executables is None:
             return await self._execute_by_mapper(statement, params, **options)
+        return await self._execute_directly(ready, executables)
+
+    async def scalar(self, statement: Any, params: Any = None, **options: Any) -> Any:
+        """Return the first column of the first row; ``None`` without one."""
+        return (await self.execute(statement, params, **options)).scalar()
+
+    async def scalars(self, statement: Any, params: Any = None, **options: Any) -> Any:
+        """Return the first column of each row."""
+        return (await self.execute(statement, params, **options)).scalars()
+
+    async def _execute_by_mapper(self, statement: Any, params: Any, **options: Any) -> Any:
+        return await super().execute(statement, params, **options)
+
+    async def _execute_directly(self, ready: Ready, executables: list[Executable]) -> Any:
         try:
             connection = await self._connection_to_use()
             if len(executables) == 1:
@@ -38,17 +53,6 @@ class WritingSession(AsyncSession):
                 await (await self.connection()).invalidate()
             raise
         return Changed(len(executables))
-
-    async def scalar(self, statement: Any, params: Any = None, **options: Any) -> Any:
-        """Return the first column of the first row; ``None`` without one."""
-        return (await self.execute(statement, params, **options)).scalar()
-
-    async def scalars(self, statement: Any, params: Any = None, **options: Any) -> Any:
-        """Return the first column of each row."""
-        return (await self.execute(statement, params, **options)).scalars()
-
-    async def _execute_by_mapper(self, statement: Any, params: Any, **options: Any) -> Any:
-        return await super().execute(statement, params, **options)
 
     async def _connection_to_use(self) -> Pooled:
         """Return the connection of the transaction or of the savepoint, which is begun with its first statement."""
@@ -63,18 +67,13 @@ class WritingSession(AsyncSession):
         return self.sync_session.get_nested_transaction() or self.sync_session.get_transaction()
 
 
-class ReadingSession(WritingSession):
-    """A session for reading in autocommit: every statement sees the newest committed state.
-
-    It holds one connection at most, from its first statement until it is closed. SQLAlchemy's session it becomes only
-    with the first thing that takes one, which most readers never ask for.
-    """
+class _LateSession(WritingSession):
+    """A session that is SQLAlchemy's only from the first thing on that takes one, which most never ask for."""
 
     def __init__(self, engine: AsyncEngine, direct: Direct) -> None:
         # SQLAlchemy's own beginning is in __getattr__.
         self._engine = engine
         self._direct = direct
-        self._own: Pooled | None = None
         self._is_begun = False
 
     def __getattr__(self, name: str) -> Any:
@@ -101,6 +100,48 @@ class ReadingSession(WritingSession):
         """Tell whether statements go to a connection that SQLAlchemy holds."""
         return self._is_begun and super().in_transaction()
 
+    async def close(self) -> None:
+        """End what SQLAlchemy began."""
+        if self.in_transaction():
+            await super().close()
+
+
+class OneStatementSession(_LateSession):
+    """A session for one statement that writes to SQLite: durable when it has been executed, in one step.
+
+    One that does not go directly begins a transaction, which the opener commits.
+
+    Args:
+        engine: of the database.
+        direct: the way past SQLAlchemy.
+        turn: opens the turn of this process's writers.
+    """
+
+    def __init__(
+        self, engine: AsyncEngine, direct: Direct, turn: Callable[[], AbstractAsyncContextManager[None]]
+    ) -> None:
+        super().__init__(engine, direct)
+        self._turn = turn
+
+    async def _execute_directly(self, ready: Ready, executables: list[Executable]) -> Any:
+        if ready.returns_rows or self.in_transaction():
+            return await super()._execute_directly(ready, executables)
+        connection = await self._direct.connect()
+        try:
+            async with self._turn():
+                return Changed(await self._direct.write(connection, executables))
+        finally:
+            await self._direct.give_back(connection)
+
+
+class ReadingSession(_LateSession):
+    """A session for reading in autocommit: every statement sees the newest committed state.
+
+    It holds one connection at most, from its first statement until it is closed.
+    """
+
+    _own: Pooled | None = None
+
     async def connection(self, *args: Any, **options: Any) -> AsyncConnection:
         """Return the connection of those statements that do not go directly."""
         await self._let_go()
@@ -119,8 +160,7 @@ class ReadingSession(WritingSession):
     async def close(self) -> None:
         """Give the connection back; the next statement takes another."""
         await self._let_go()
-        if self.in_transaction():
-            await super().close()
+        await super().close()
 
     async def _execute_by_mapper(self, statement: Any, params: Any, **options: Any) -> Any:
         await self._let_go()

@@ -61,6 +61,14 @@ class Connection(aiosqlite.Connection):
         """Execute a statement that returns no rows for each set of parameters."""
         await self._execute(self._change_many, statement, parameters)
 
+    async def write(self, statement: str, parameters: Sequence[Sequence[Any]]) -> int:
+        """Execute a statement for each set of parameters in a transaction of its own, in one step.
+
+        Returns:
+            How many rows it changed; they are durable.
+        """
+        return cast("int", await self._execute(self._write, statement, parameters))
+
     # These run in the connection's thread, while the caller waits.
 
     def _fetch(self, statement: str, parameters: Sequence[Any]) -> list[Any]:
@@ -73,6 +81,19 @@ class Connection(aiosqlite.Connection):
 
     def _change_many(self, statement: str, parameters: Sequence[Sequence[Any]]) -> None:
         self._conn.executemany(statement, parameters).close()
+
+    def _write(self, statement: str, parameters: Sequence[Sequence[Any]]) -> int:
+        self._conn.execute("BEGIN IMMEDIATE").close()
+        try:
+            with contextlib.closing(self._conn.executemany(statement, parameters)) as cursor:
+                changed = cursor.rowcount
+            self._conn.execute("COMMIT").close()
+        except BaseException:
+            # Some errors, a full disk for one, have SQLite do so by itself.
+            if self._conn.in_transaction:
+                self._conn.execute("ROLLBACK").close()
+            raise
+        return changed
 
     @contextmanager
     async def cursor(self) -> aiosqlite.Cursor:
