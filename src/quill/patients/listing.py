@@ -25,6 +25,9 @@ DENSE = 4
 """So does walking for a smaller circle that every fourth patient or more belongs to: of 2,000 patients all, 0.4 ms
 instead of 2."""
 
+_ACTIVITY = {True: ',"is_active":true}', False: ',"is_active":false}'}
+"""What the text of a resource ends with in a list."""
+
 
 @dataclass(frozen=True, slots=True)
 class ListRequest:
@@ -81,9 +84,9 @@ async def list_patients(
         total = len(shown)
     elif after is None and (request.is_search or not circle.is_large):
         total = await _count(reader, actor, circle, filters, way)
-    return _page_text(
-        [_with_activity(row.document, is_active=row.is_active) for row in shown], state, next_cursor, total
-    )
+    # Unpacked and put together in place: by name and in a function of its own takes five times as long.
+    texts = [document[:-1] + _ACTIVITY[is_active] for _, _, is_active, document in shown]
+    return _page_text(texts, state, next_cursor, total)
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,10 +155,6 @@ async def _as_known(reader: Reader, contact: Contact) -> Contact:
         return contact
     newest = await queries.newest_projection(reader.session)
     return Contact(is_ready=contact.is_ready, as_of=newest)
-
-
-def _with_activity(document: str, *, is_active: bool) -> str:
-    return f'{document[:-1]},"is_active":{"true" if is_active else "false"}}}'
 
 
 def _page_text(patients: list[str], contact: Contact, next_cursor: str | None, total: int | None) -> str:
