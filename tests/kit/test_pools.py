@@ -98,6 +98,38 @@ async def test_whoever_finds_none_free_waits_and_is_refused(database: Database) 
         assert await third.scalar(ONE) == 1
 
 
+async def test_who_waits_is_served_before_those_who_come_later(database: Database) -> None:
+    served: list[str] = []
+
+    async def be_served(name: str) -> None:
+        async with database.reading() as session:
+            await session.scalar(ONE)
+            served.append(name)
+
+    async with database.reading() as first, database.reading() as second:
+        assert [await session.scalar(ONE) for session in (first, second)] == [1, 1]
+        waiting = [asyncio.create_task(be_served(name)) for name in ("a", "b")]
+        await asyncio.sleep(0)
+        await second.close()
+        await be_served("later")
+        await asyncio.gather(*waiting)
+    assert served == ["a", "b", "later"]
+
+
+async def test_who_goes_away_with_a_connection_just_got_leaves_it(database: Database) -> None:
+    async with database.reading() as first, database.reading() as second:
+        assert [await session.scalar(ONE) for session in (first, second)] == [1, 1]
+        waiting = asyncio.create_task(ask(database))
+        await asyncio.sleep(0)
+        await second.close()
+        waiting.cancel()
+        await asyncio.wait({waiting})
+        assert waiting.cancelled()
+        assert pool_of(database).checkedout() == 1
+        assert await ask(database) == 1
+    assert pool_of(database).checkedout() == 0
+
+
 async def test_connection_that_the_pool_has_no_room_for_is_closed(database: Database) -> None:
     sessions: list[AsyncSession] = []
     async with database.reading() as first, database.reading() as second:

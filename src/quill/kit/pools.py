@@ -6,10 +6,13 @@ taker gives it back whatever happens. Connecting, waiting for a free connection,
 replacing a broken one stay SQLAlchemy's.
 """
 
+import asyncio
+from collections import deque
 from typing import Any, cast
 
 import sqlalchemy as sa
 from sqlalchemy.pool import AsyncAdaptedQueuePool, ConnectionPoolEntry, PoolProxiedConnection
+from sqlalchemy.util import await_only
 
 from quill.kit import clock
 
@@ -61,10 +64,14 @@ class Taken:
 
 
 class Pool(AsyncAdaptedQueuePool):
-    """A pool that hands out what was given back last, which the database still has everything at hand for."""
+    """A pool that hands out what was given back last, which the database still has everything at hand for.
+
+    Whoever waits for a connection gets the next that is given back, before anybody who comes later.
+    """
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **{**options, "use_lifo": True})
+        self._waiting: deque[asyncio.Future[ConnectionPoolEntry]] = deque()
 
     @property
     def is_full(self) -> bool:
@@ -86,6 +93,29 @@ class Pool(AsyncAdaptedQueuePool):
         # The next to take one the usual way gets this one, and has it replaced.
         self._do_return_conn(record)
         return None
+
+    def _do_get(self) -> ConnectionPoolEntry:
+        if not self._pool.empty() or self._overflow < self._max_overflow:
+            return super()._do_get()
+        waiting: asyncio.Future[ConnectionPoolEntry] = asyncio.get_running_loop().create_future()
+        self._waiting.append(waiting)
+        try:
+            await_only(asyncio.wait({waiting}, timeout=self._timeout))
+        except BaseException:
+            if not waiting.cancel():
+                self._do_return_conn(waiting.result())
+            raise
+        if waiting.cancel():
+            raise sa.exc.TimeoutError("Every connection to the database is in use.")
+        return waiting.result()
+
+    def _do_return_conn(self, record: ConnectionPoolEntry) -> None:
+        while self._waiting:
+            waiting = self._waiting.popleft()
+            if not waiting.done():
+                waiting.set_result(record)
+                return
+        super()._do_return_conn(record)
 
     def lost(self, connection: Taken | PoolProxiedConnection, error: BaseException) -> None:
         """Have a connection replaced that broke, and those made before it: what broke it broke them as well."""
