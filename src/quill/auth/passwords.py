@@ -6,6 +6,7 @@ Source: OWASP Password Storage Cheat Sheet; RFC 9106.
 import asyncio
 import contextlib
 import importlib.util
+import itertools
 import os
 import runpy
 import threading
@@ -42,6 +43,7 @@ class Passwords:
             parallelism=settings.argon2_parallelism,
         )
         self._threads = ThreadPoolExecutor(HASHES_AT_ONCE, "hashing", initializer=_go_behind_others)
+        self._turns = itertools.count()
         self._waiting = 0
         self._decoy = self._hasher.hash("nobody has this password")
         self._override = settings.password_min_length
@@ -108,6 +110,7 @@ class Passwords:
             self._waiting -= 1
 
     def _work(self, password: str, compare_with: str | None) -> str:
+        _leave_processors_to_others(next(self._turns))
         if compare_with is None:
             return self._hasher.hash(password)
         try:
@@ -123,6 +126,20 @@ def _go_behind_others() -> None:
         # Where it is not allowed, hashing is as important as everything else.
         with contextlib.suppress(OSError):
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), HASHING_NICENESS)
+
+
+def _leave_processors_to_others(turn: int) -> None:
+    """Let this thread, and those the hashing starts, use half of the processors that the process may use.
+
+    The lanes of one hash would take all of them at once, and whoever wants to go first would find none free.
+    """
+    if hasattr(os, "sched_setaffinity"):
+        # Those of the first thread, which an operator may have changed meanwhile.
+        usable = sorted(os.sched_getaffinity(os.getpid()))
+        count = max(1, len(usable) // 2)
+        taken = {usable[(turn * count + place) % len(usable)] for place in range(count)}
+        with contextlib.suppress(OSError):
+            os.sched_setaffinity(threading.get_native_id(), taken)
 
 
 def _common_passwords() -> str:
