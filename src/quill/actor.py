@@ -19,7 +19,7 @@ class Level(StrEnum):
     @property
     def rank(self) -> int:
         """Return the order of levels; external people rank with patients."""
-        return {Level.STAFF: 1, Level.ADMIN: 2, Level.SUPERADMIN: 3}.get(self, 0)
+        return _RANKS.get(self, 0)
 
     def reaches(self, other: "Level") -> bool:
         """Tell whether this level is at least another; an external level only reaches rank 0."""
@@ -30,6 +30,8 @@ class Level(StrEnum):
         """Tell whether this is somebody invited from outside for single patients."""
         return self in EXTERNAL_LEVELS
 
+
+_RANKS = {Level.STAFF: 1, Level.ADMIN: 2, Level.SUPERADMIN: 3}
 
 EXTERNAL_LEVELS = frozenset({Level.EXTERNAL_HCP, Level.PATIENT_ADVOCATE})
 

@@ -1,5 +1,6 @@
 """People as the rest of the house knows them: actors, credentials, accounts, ties to patients."""
 
+import functools
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -76,10 +77,28 @@ def folded(name: str) -> str:
     return name.strip().casefold()
 
 
+# What the texts of a row say is worked out once for each text; which texts somebody has is asked with every request.
+
+
+@functools.lru_cache(maxsize=1000)
+def _registrations(text: str) -> tuple[Registration, ...]:
+    pairs = (part.split(":", 1) for part in text.split(queries.SEPARATOR))
+    return tuple(sorted(Registration(body, number) for body, number in pairs))
+
+
+@functools.lru_cache(maxsize=1000)
+def _organisations(text: str) -> tuple[OrganisationId, ...]:
+    return tuple(sorted(OrganisationId(int(part)) for part in text.split(queries.SEPARATOR)))
+
+
+@functools.lru_cache(maxsize=1000)
+def _roles(text: str) -> frozenset[str]:
+    return frozenset(text.split(queries.SEPARATOR))
+
+
 def registrations_from(row: sa.Row[Any]) -> tuple[Registration, ...]:
     """Return the professional registrations of a ``person_select`` row, sorted."""
-    pairs = (part.split(":", 1) for part in (row.registrations or "").split(queries.SEPARATOR) if part)
-    return tuple(sorted(Registration(body, number) for body, number in pairs))
+    return _registrations(row.registrations) if row.registrations else ()
 
 
 def actor_from(row: sa.Row[Any], settings: Settings, login_id: LoginId | None = None) -> Actor:
@@ -91,9 +110,7 @@ def actor_from(row: sa.Row[Any], settings: Settings, login_id: LoginId | None = 
         login_id: the login the request came with.
     """
     level = Level(row.permission_level)
-    organisations = tuple(
-        sorted(OrganisationId(int(part)) for part in (row.organisations or "").split(queries.SEPARATOR) if part)
-    )
+    organisations = _organisations(row.organisations) if row.organisations else ()
     is_staff = level.reaches(Level.STAFF)
     return Actor(
         user_id=UserId(row.id),
@@ -101,7 +118,7 @@ def actor_from(row: sa.Row[Any], settings: Settings, login_id: LoginId | None = 
         display_name=row.full_name or row.username,
         level=level,
         email=row.email,
-        roles=frozenset(part for part in (row.roles or "").split(queries.SEPARATOR) if part),
+        roles=_roles(row.roles) if row.roles else frozenset(),
         competencies=registration.held(
             settings,
             row.base_profession,
