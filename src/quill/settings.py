@@ -32,7 +32,9 @@ class Settings(BaseSettings):
     database_url: str | None = Field(
         None, description="PostgreSQL as `postgresql+asyncpg://user:password@host/name`; SQLite in the data directory."
     )
-    database_pool_size: int = Field(10, ge=1, le=200, description="Connections a worker keeps; twice that in a burst.")
+    database_pool_size: int = Field(
+        10, ge=1, le=200, description="Connections a worker opens; twice that in a burst, and it keeps them."
+    )
     redis_url: SecretStr | None = Field(
         None,
         description="Redis as `redis[s]://user:password@host:port/number`, for throttles and wake-up calls between "

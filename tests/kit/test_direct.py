@@ -53,7 +53,7 @@ def empty(databases: Databases, tmp_path: Path) -> Iterator[str]:
 async def things(empty: str) -> AsyncIterator[Database]:
     """Return a database with three rows, and one connection: a session that held two would wait in vain."""
     database = Database(empty, pool_size=1)
-    database.engine.sync_engine.pool._max_overflow = 0  # type: ignore[attr-defined]
+    database.engine.sync_engine.pool._max_overflow = -1  # type: ignore[attr-defined]
     async with database.engine.begin() as connection:
         await connection.run_sync(TABLES.create_all)
         await connection.execute(sa.insert(THING), ROWS)

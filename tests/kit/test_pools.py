@@ -30,7 +30,7 @@ def empty(databases: Databases, tmp_path: Path) -> Iterator[str]:
 
 @pytest.fixture
 async def database(empty: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Database]:
-    """Return a database of which one connection is kept and two may be open, and a free connection."""
+    """Return a database of which two connections may be open, and one is open and free."""
     monkeypatch.setattr(kit_database, "WAIT_SECONDS", 0.1)
     database = Database(empty, pool_size=1)
     for _ in range(2):
@@ -130,15 +130,18 @@ async def test_who_goes_away_with_a_connection_just_got_leaves_it(database: Data
     assert pool_of(database).checkedout() == 0
 
 
-async def test_connection_that_the_pool_has_no_room_for_is_closed(database: Database) -> None:
-    sessions: list[AsyncSession] = []
-    async with database.reading() as first, database.reading() as second:
-        sessions = [first, second]
-        for session in sessions:
-            assert await session.scalar(ONE) == 1
-        assert pool_of(database).checkedout() == 2
-    assert (pool_of(database).checkedin(), pool_of(database).checkedout()) == (1, 0)
-    assert await ask(database) == 1
+async def test_connections_of_a_burst_are_kept_and_the_next_burst_makes_none(
+    database: Database, taken: list[Any]
+) -> None:
+    """Above the usual number of connections, each reader used to open one and close it again."""
+    for _ in range(3):
+        async with database.reading() as first, database.reading() as second:
+            for session in (first, second):
+                assert await session.scalar(ONE) == 1
+            assert pool_of(database).checkedout() == 2
+        assert (pool_of(database).checkedin(), pool_of(database).checkedout()) == (2, 0)
+    assert len(taken) == 6
+    assert len(set(map(id, taken))) == 2
 
 
 async def test_connection_that_was_closed_is_replaced_before_it_is_used(database: Database, taken: list[Any]) -> None:

@@ -98,7 +98,7 @@ class Database:
 
     Args:
         url: ``sqlite+aiosqlite:///…`` or ``postgresql+asyncpg://…``.
-        pool_size: connections kept open; as many again may be opened for a burst.
+        pool_size: connections for ordinary times; as many again may be opened for a burst. What is open is kept.
         statement_seconds: how long a statement may take on PostgreSQL; as long as it likes when ``None``.
     """
 
@@ -114,8 +114,9 @@ class Database:
         self.engine: AsyncEngine = create_async_engine(
             parsed,
             poolclass=pools.Pool,
-            pool_size=pool_size,
-            max_overflow=pool_size,
+            # Those of a burst are kept: opening and closing one for each request would cost more than answering it.
+            pool_size=2 * pool_size,
+            max_overflow=0,
             pool_timeout=WAIT_SECONDS,
             connect_args=connect_args,
             # A statement's parameters are patient data: they must not appear in exception texts or logs.

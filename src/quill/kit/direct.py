@@ -185,7 +185,7 @@ class Direct:
 
     async def give_back(self, connection: Pooled) -> None:
         """Give a connection back that is in no transaction."""
-        if isinstance(connection, Taken) and connection.is_kept:
+        if isinstance(connection, Taken):
             connection.close()
         else:
             await greenlet_spawn(connection.close)

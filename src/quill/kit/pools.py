@@ -44,11 +44,6 @@ class Taken:
         """Tell whether it can be used."""
         return self.dbapi_connection is not None
 
-    @property
-    def is_kept(self) -> bool:
-        """Tell whether the pool has room for it; closing one that it must part with takes a greenlet."""
-        return not self._pool.is_full
-
     def close(self) -> None:
         """Give it back."""
         if self.is_valid:
@@ -66,17 +61,13 @@ class Taken:
 class Pool(AsyncAdaptedQueuePool):
     """A pool that hands out what was given back last, which the database still has everything at hand for.
 
-    Whoever waits for a connection gets the next that is given back, before anybody who comes later.
+    It keeps every connection it has made, and must be given no overflow. Whoever waits for a connection gets the next
+    that is given back, before anybody who comes later.
     """
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **{**options, "use_lifo": True})
         self._waiting: deque[asyncio.Future[ConnectionPoolEntry]] = deque()
-
-    @property
-    def is_full(self) -> bool:
-        """Tell whether a connection that is given back now will be closed."""
-        return self._pool.full()
 
     def take(self) -> Taken | None:
         """Return a free connection that is known to work; ``None`` when one has to be made, asked or waited for."""
