@@ -69,7 +69,7 @@ async def measuring(database: Database, host: str, port: int) -> AsyncIterator[N
 def _watching_connections(database: Database, meters: Meters) -> Iterator[None]:
     engine = database.engine.sync_engine
     # As many again may be opened for a burst.
-    limit = 2 * engine.pool.size() if isinstance(engine.pool, QueuePool) else 1
+    limit = engine.pool.size() if isinstance(engine.pool, QueuePool) else 1
 
     def taken(*_: object) -> None:
         meters.note_connections(_in_use(engine), limit)
