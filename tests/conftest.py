@@ -1,12 +1,14 @@
 """What every test may use: a migrated database of its own, the whole application, and people who are signed in."""
 
 import gc
+import logging
 import secrets
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 from fastapi import FastAPI
 from starlette.testclient import TestClient
@@ -14,6 +16,7 @@ from starlette.testclient import TestClient
 from quill.adapters.push.vapid import new_private_key
 from quill.app import build_services, create_app
 from quill.kit.database import Database
+from quill.kit.logs import configure
 from quill.settings import Settings
 from tests.clinic import Clinic
 from tests.databases import Databases, SqliteDatabases, directory_for_files, make_databases
@@ -26,6 +29,16 @@ gc.set_threshold(100_000, 50, 100)
 
 SECRET_KEY = secrets.token_urlsafe(48)
 VAPID_PRIVATE_KEY = new_private_key()
+
+
+@pytest.fixture
+def production_logs() -> Iterator[None]:
+    """Log as in production, lines of JSON, until the test has ended."""
+    handlers, level = logging.root.handlers[:], logging.root.level
+    configure("info", as_json=True)
+    yield
+    structlog.reset_defaults()
+    logging.root.handlers[:], logging.root.level = handlers, level
 
 
 @pytest.fixture

@@ -2,9 +2,20 @@
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import pytest
+
+from tests.databases import Databases
+
+
+@pytest.fixture
+def empty(databases: Databases, tmp_path: Path) -> Iterator[str]:
+    """Return the address of a database without tables."""
+    url = databases.empty(tmp_path)
+    yield url
+    databases.drop(url)
 
 
 @pytest.fixture

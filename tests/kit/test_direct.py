@@ -6,9 +6,8 @@ SQLAlchemy's way once more, which is what the direct one is held against.
 
 import asyncio
 import datetime
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from decimal import Decimal
-from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -19,7 +18,6 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from quill.kit.database import Database, UtcDateTime, is_outage
 from quill.kit.direct import Direct
-from tests.databases import Databases
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("connections_end")]
 
@@ -40,13 +38,6 @@ ROWS: list[dict[str, Any]] = [
     {"id": 2, "name": "b%", "is_good": False, "made_at": None, "facts": None, "content": None},
     {"id": 3, "name": "ç:d", "is_good": None, "made_at": NOON, "facts": "text", "content": b""},
 ]
-
-
-@pytest.fixture
-def empty(databases: Databases, tmp_path: Path) -> Iterator[str]:
-    url = databases.empty(tmp_path)
-    yield url
-    databases.drop(url)
 
 
 @pytest.fixture

@@ -1,8 +1,7 @@
 """Rows of several tables that go together: all of them or none, with as few statements as the database takes."""
 
 import datetime
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -11,7 +10,6 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from quill.kit.database import Database, UtcDateTime
 from quill.kit.inserting import Insertion, insert_together
-from tests.databases import Databases
 
 pytestmark = pytest.mark.anyio
 
@@ -26,13 +24,6 @@ LETTER = sa.Table(
 STAMP = sa.Table("stamp", TABLES, sa.Column("id", sa.Integer, primary_key=True), sa.Column("colour", sa.String(20)))
 ADD_LETTER, ADD_STAMP = sa.insert(LETTER), sa.insert(STAMP)
 NOON = datetime.datetime(2026, 3, 1, 12, 0, 0, 123456, datetime.UTC)
-
-
-@pytest.fixture
-def empty(databases: Databases, tmp_path: Path) -> Iterator[str]:
-    url = databases.empty(tmp_path)
-    yield url
-    databases.drop(url)
 
 
 @pytest.fixture

@@ -1,25 +1,13 @@
 """Log lines as a machine reads them: whatever is put into one, it is one line of JSON."""
 
 import json
-import logging
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import structlog
 
-from quill.kit.logs import configure
 
-
-@pytest.fixture(autouse=True)
-def as_in_production() -> Iterator[None]:
-    handlers, level = logging.root.handlers[:], logging.root.level
-    configure("info", as_json=True)
-    yield
-    structlog.reset_defaults()
-    logging.root.handlers[:], logging.root.level = handlers, level
-
-
+@pytest.mark.usefixtures("production_logs")
 @pytest.mark.parametrize(
     ("value", "told"),
     [

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,18 +13,10 @@ from quill.kit import database as kit_database
 from quill.kit.database import Database, is_outage
 from quill.kit.pools import Pool
 from quill.kit.sessions import ReadingSession
-from tests.databases import Databases
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("connections_end")]
 
 ONE = sa.select(sa.literal(1).label("one"))
-
-
-@pytest.fixture
-def empty(databases: Databases, tmp_path: Path) -> Iterator[str]:
-    url = databases.empty(tmp_path)
-    yield url
-    databases.drop(url)
 
 
 @pytest.fixture

@@ -1,8 +1,6 @@
 """One id ties a request's log lines together, and goes along to the services it calls."""
 
 import json
-import logging
-from collections.abc import Iterator
 
 import pytest
 import structlog
@@ -16,17 +14,7 @@ from quill.adapters.upstream import Request, Troubles, Upstream
 from quill.errors import FhirRefused, FhirUnavailable
 from quill.health.service import HealthMonitor
 from quill.kit import correlation
-from quill.kit.logs import configure
 from tests.upstreams.serving import serving
-
-
-@pytest.fixture
-def production_logs() -> Iterator[None]:
-    handlers, level = logging.root.handlers[:], logging.root.level
-    configure("info", as_json=True)
-    yield
-    structlog.reset_defaults()
-    logging.root.handlers[:], logging.root.level = handlers, level
 
 
 @pytest.mark.usefixtures("production_logs")

@@ -2,7 +2,6 @@
 
 import asyncio
 import datetime
-import logging
 import os
 import re
 import subprocess
@@ -22,7 +21,6 @@ from quill import published
 from quill.audit.seals import seal_pending
 from quill.intents.models import Intent
 from quill.kit import clock, observing
-from quill.kit.logs import configure
 from quill.kit.observing import (
     Audited,
     Logged,
@@ -184,13 +182,10 @@ def test_database_processes_streams_and_version_are_told(clinic: Clinic, scrape:
         assert (told.value("quill_database_writer_wait_seconds_count") or 0) > 0
 
 
+@pytest.mark.usefixtures("production_logs")
 def test_trouble_in_the_log_is_counted_by_its_event(scrape: Scraper) -> None:
-    handlers, level = logging.root.handlers[:], logging.root.level
-    configure("info", as_json=True)
     structlog.get_logger().warning("sweep_failed")
     structlog.get_logger().info("all_well")
-    structlog.reset_defaults()
-    logging.root.handlers[:], logging.root.level = handlers, level
     told = scrape()
     assert told.value("quill_log_lines_total", level="warning", event="sweep_failed") == 1
     assert "all_well" not in told.text
