@@ -24,7 +24,7 @@ from quill.kit.database import Database
 from quill.kit.documents import Document
 from quill.kit.ids import CompositionUid
 from quill.ports.fhir import ChangePage, FhirStore, ResourcePage, ResourceType, SearchQuery, StoredResource
-from quill.ports.openehr import CompositionPage, EhrPage, OpenEhrStore, StoredComposition
+from quill.ports.openehr import CompositionPage, EhrPage, EhrRef, OpenEhrStore, StoredComposition
 from quill.unit import Services
 
 Store = TypeVar("Store")
@@ -204,18 +204,18 @@ class RemoteLikeOpenEhrStore(_RemoteLike[OpenEhrStore]):
     ) -> StoredComposition:
         return await self._tell("write", lambda store: store.write(ehr_id, document, replacing=replacing))
 
-    async def find(self, ehr_id: str, uid: CompositionUid) -> StoredComposition | None:
-        return await self._ask("find", lambda store: store.find(ehr_id, uid))
+    async def find(self, ehr: EhrRef, uid: CompositionUid) -> StoredComposition | None:
+        return await self._ask("find", lambda store: store.find(ehr, uid))
 
-    async def versions(self, ehr_id: str, uid: CompositionUid) -> list[StoredComposition]:
-        return await self._ask("versions", lambda store: store.versions(ehr_id, uid))
+    async def versions(self, ehr: EhrRef, uid: CompositionUid) -> list[StoredComposition]:
+        return await self._ask("versions", lambda store: store.versions(ehr, uid))
 
     async def list_compositions(
-        self, ehr_id: str, template_id: str, *, limit: int = 100, cursor: str | None = None
+        self, ehr: EhrRef, template_id: str, *, limit: int = 100, cursor: str | None = None
     ) -> CompositionPage:
         return await self._ask(
             "list_compositions",
-            lambda store: store.list_compositions(ehr_id, template_id, limit=limit, cursor=cursor),
+            lambda store: store.list_compositions(ehr, template_id, limit=limit, cursor=cursor),
         )
 
     async def ping(self) -> None:

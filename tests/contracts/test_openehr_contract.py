@@ -22,7 +22,7 @@ from quill.kit import clock
 from quill.kit.documents import Document
 from quill.kit.ids import CompositionUid, new_uuid
 from quill.letters.composition import TEMPLATE_ID, operational_template, read_letter
-from quill.ports.openehr import CompositionPage, OpenEhrStore, StoredComposition
+from quill.ports.openehr import CompositionPage, OpenEhrStore, StoredComposition, Subject
 from tests.contracts.conftest import OpenStore
 from tests.contracts.openehr_records import NINE_O_CLOCK, letter, object_id_of
 
@@ -233,6 +233,27 @@ async def test_uid_that_names_nothing_finds_nothing(openehr_store: OpenEhrStore,
     uid = CompositionUid(new_uuid() + tail)
     assert await openehr_store.find(ehr_id, uid) is None
     assert await openehr_store.versions(ehr_id, uid) == []
+
+
+async def test_ehr_is_meant_by_its_subject_as_well_as_by_its_id(openehr_store: OpenEhrStore) -> None:
+    subject, other = Subject(new_uuid()), Subject(new_uuid())
+    ehr_id = await openehr_store.ensure_ehr(subject.subject_id)
+    await openehr_store.ensure_ehr(other.subject_id)
+    first = await openehr_store.write(ehr_id, letter(title="First"))
+    second = await openehr_store.write(ehr_id, letter(title="Second"), replacing=first.uid)
+    for uid in (first.uid, second.uid, object_id_of(first)):
+        found = await openehr_store.find(subject, uid)
+        assert found is not None
+        assert found == await openehr_store.find(ehr_id, uid)
+    assert await openehr_store.versions(subject, first.uid) == [second, first]
+    listed = await openehr_store.list_compositions(subject, TEMPLATE_ID)
+    assert listed == await openehr_store.list_compositions(ehr_id, TEMPLATE_ID)
+    assert [summary.uid for summary in listed.summaries] == [second.uid]
+    # Not by another patient, nor by one who has no EHR, nor is an id taken for a subject or a subject for an id.
+    for nobody in (other, Subject(new_uuid()), Subject(ehr_id), Subject(""), subject.subject_id):
+        assert await openehr_store.find(nobody, first.uid) is None
+        assert await openehr_store.versions(nobody, first.uid) == []
+        assert await openehr_store.list_compositions(nobody, TEMPLATE_ID) == CompositionPage()
 
 
 async def test_version_uid_of_another_system_finds_nothing(openehr_store: OpenEhrStore, ehr_id: str) -> None:

@@ -403,7 +403,7 @@ def test_number_of_statements_does_not_grow_with_the_letters(clinic: Clinic, doc
         statements.clear()
         assert doctor.get(letters_of(patient)).status_code == 200
         counts.append(sum("openehr" in statement for statement in statements))
-    assert counts == [2, 2]
+    assert counts == [1, 1]
 
 
 # Who may

@@ -13,6 +13,6 @@ from fastapi import Response
 from quill.kit.documents import encoded
 
 
-def as_json(data: Mapping[str, Any] | Sequence[Any]) -> Response:
-    """Return an answer of plain data, instants included."""
-    return Response(encoded(data), media_type="application/json")
+def as_json(data: Mapping[str, Any] | Sequence[Any], headers: Mapping[str, str] | None = None) -> Response:
+    """Return an answer of plain data, instants included; numbers of clinical documents keep their digits."""
+    return Response(encoded(data), media_type="application/json", headers=headers)

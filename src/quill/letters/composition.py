@@ -13,7 +13,7 @@ from importlib import resources
 from quill.errors import InvalidRecord, OpenEhrRefused
 from quill.kit import clock
 from quill.kit.documents import Document
-from quill.ports.openehr_composition import check_composition, parse_date_time
+from quill.ports.openehr_composition import check_elements, parse_date_time
 
 TEMPLATE_ID = "quill_clinical_letter.v1"
 """Identifier of the operational template every letter is written under."""
@@ -112,7 +112,7 @@ def read_letter(document: Document) -> LetterContent:
         OpenEhrRefused: 502, the document is no COMPOSITION, or has no synopsis or no start time.
     """
     try:
-        check_composition(document)
+        check_elements(document)
         start_time = document["context"]["start_time"]["value"]
         body = next(_synopses(document))
     except (InvalidRecord, KeyError, TypeError, StopIteration) as error:

@@ -13,7 +13,7 @@ from quill.kit import clock
 from quill.kit.documents import Document
 from quill.kit.ids import CompositionUid, PatientId
 from quill.letters.composition import TEMPLATE_ID, operational_template, read_letter
-from quill.ports.openehr import OpenEhrStore, StoredComposition
+from quill.ports.openehr import OpenEhrStore, StoredComposition, Subject
 from quill.unit import Unit
 
 
@@ -55,23 +55,23 @@ class LetterKind:
         if payload["replaces"] == 0:
             ehr_id = await store.ensure_ehr(payload["patient_id"])
             return _facts(await _commit(store, ehr_id, document, None))
-        ehr_id, newest = await _find_newest(store, payload)
+        newest = await _find_newest(store, payload)
         if newest is None or not is_letter(newest):
             raise LetterNotFound
         if newest.version != payload["replaces"]:
             raise StaleEdit
         # A letter is of the day it was written on, however often it is amended.
         context = document["context"] | {"start_time": newest.document["context"]["start_time"]}
-        return _facts(await _commit(store, ehr_id, document | {"context": context}, newest.uid))
+        return _facts(await _commit(store, newest.ehr_id, document | {"context": context}, newest.uid))
 
     async def has_landed(self, unit: Unit, payload: Document) -> Document | bool:
         """Return what the store holds of this write, or ``False`` when it holds nothing of it."""
         version = payload["replaces"] + 1
-        ehr_id, found = await _find_newest(unit.openehr, payload)
+        found = await _find_newest(unit.openehr, payload)
         if found is not None and found.version > version:
             system_id = found.uid.split("::")[1]
             uid = CompositionUid(f"{payload['object_id']}::{system_id}::{version}")
-            found = await unit.openehr.find(ehr_id, uid)
+            found = await unit.openehr.find(found.ehr_id, uid)
         if found is None or found.version != version:
             return False
         return _facts(found) if _wording(found.document) == _wording(payload["document"]) else False
@@ -84,11 +84,8 @@ class LetterKind:
         return written
 
 
-async def _find_newest(store: OpenEhrStore, payload: Document) -> tuple[str, StoredComposition | None]:
-    ehr_id = await store.find_ehr(payload["patient_id"])
-    if ehr_id is None:
-        return "", None
-    return ehr_id, await store.find(ehr_id, CompositionUid(payload["object_id"]))
+async def _find_newest(store: OpenEhrStore, payload: Document) -> StoredComposition | None:
+    return await store.find(Subject(payload["patient_id"]), CompositionUid(payload["object_id"]))
 
 
 async def _commit(

@@ -110,26 +110,21 @@ async def list_letters(actor: LetterReader, reader: ReaderDep, patient_id: Patie
     return as_json(shown)
 
 
-@router.get("/{composition_uid}", responses=answers(*_READING, LetterNotFound))
-async def read_letter(
-    actor: LetterReader,
-    reader: ReaderDep,
-    path: LetterPathDep,
-    response: Response,
-) -> LetterOut:
+@router.get("/{composition_uid}", response_model=LetterOut, responses=answers(*_READING, LetterNotFound))
+async def read_letter(actor: LetterReader, reader: ReaderDep, path: LetterPathDep) -> Response:
     """Read one version of a letter, or the newest by object id."""
     letter = await letters.read_letter(reader, actor, path)
-    response.headers["ETag"] = etag(letter.stored.version)
-    return LetterOut(
-        patient_id=path.patient_id,
-        composition_uid=letter.stored.uid,
-        data=letter.stored.document,
-        title=letter.content.title,
-        body=letter.content.body,
-        author_name=letter.content.author_name,
-        created_at=letter.content.created_at,
-        version=letter.stored.version,
-    )
+    shown: LetterOut = {
+        "patient_id": path.patient_id,
+        "composition_uid": letter.stored.uid,
+        "data": letter.stored.document,
+        "title": letter.content.title,
+        "body": letter.content.body,
+        "author_name": letter.content.author_name,
+        "created_at": letter.content.created_at,
+        "version": letter.stored.version,
+    }
+    return as_json(shown, {"ETag": etag(letter.stored.version)})
 
 
 @router.put("/{composition_uid}", responses=answers(*_WRITING, LetterNotFound, StaleEdit, PreconditionRequired))

@@ -1,10 +1,9 @@
 """What crosses the wire about letters."""
 
 import datetime
-from decimal import Decimal
-from typing import Annotated, Any
+from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, Field, PlainSerializer
+from pydantic import AfterValidator, BaseModel, Field
 from pydantic_core import PydanticCustomError
 from typing_extensions import TypedDict
 
@@ -26,24 +25,12 @@ def _check_size(text: str) -> str:
     return text
 
 
-def _plain(value: Any) -> Any:
-    """Return a document with numbers JSON has: openEHR's ``Real`` is a binary number, so nothing is lost."""
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_plain(item) for item in value]
-    return float(value) if isinstance(value, Decimal) else value
-
-
 Title = Annotated[Line, AfterValidator(_check_not_blank)]
 Body = Annotated[
     str,
     AfterValidator(_check_not_blank),
     AfterValidator(_check_size),
     Field(description="Markdown, 1..65,536 bytes of UTF-8; kept as it is, byte for byte."),
-]
-Composition = Annotated[
-    Document, PlainSerializer(_plain), Field(description="The canonical openEHR COMPOSITION (ITS-JSON).")
 ]
 
 
@@ -69,7 +56,7 @@ class LetterWritten(BaseModel):
     created_at: datetime.datetime = Field(description="When the letter was first written.")
 
 
-# A list is plain data, encoded as it is (``edge.answers``).
+# What is read most is plain data, encoded as it is (``edge.answers``).
 
 
 class LetterRow(TypedDict):
@@ -90,16 +77,16 @@ class LetterPage(TypedDict):
     next_cursor: str | None
 
 
-class LetterOut(BaseModel):
+class LetterOut(TypedDict):
     """One version of a letter."""
 
     patient_id: str
-    composition_uid: str = Field(description="Version uid, `object::system::version`.")
-    data: Composition
+    composition_uid: Annotated[str, Field(description="Version uid, `object::system::version`.")]
+    data: Annotated[Document, Field(description="The canonical openEHR COMPOSITION (ITS-JSON).")]
     title: str
-    body: str = Field(description="Markdown.")
+    body: Annotated[str, Field(description="Markdown.")]
     author_name: str
-    created_at: datetime.datetime = Field(description="When the letter was first written.")
+    created_at: Annotated[datetime.datetime, Field(description="When the letter was first written.")]
     version: int
 
 

@@ -19,7 +19,7 @@ from quill.letters import composition
 from quill.letters.composition import TEMPLATE_ID, LetterContent
 from quill.letters.kind import LetterKind, is_letter, object_id_of
 from quill.patients import service as patients
-from quill.ports.openehr import CompositionPage, StoredComposition
+from quill.ports.openehr import CompositionPage, StoredComposition, Subject
 from quill.unit import Reader, RequestFacts, Services, Unit, open_unit
 
 KIND = LetterKind()
@@ -134,13 +134,12 @@ async def list_letters(reader: Reader, actor: Actor, patient_id: PatientId, page
         OpenEhrUnavailable: 503, the store did not answer.
     """
     with _noting_refusals(reader, actor, Act.LETTER_LIST, patient_id):
-        ehr_id = await reader.openehr.find_ehr(patient_id)
-        if ehr_id is not None:
-            found = await reader.openehr.list_compositions(ehr_id, TEMPLATE_ID, limit=page.limit, cursor=page.cursor)
-        else:
-            # Only now does it matter whether there is such a patient: who has a health record is one.
+        found = await reader.openehr.list_compositions(
+            Subject(patient_id), TEMPLATE_ID, limit=page.limit, cursor=page.cursor
+        )
+        if not found.summaries:
+            # Only now does it matter whether there is such a patient: who has letters is one.
             await _check_known(reader, patient_id)
-            found = CompositionPage()
     audit.record(reader, actor, Act.LETTER_LIST, patient_id=patient_id)
     return found
 
@@ -154,8 +153,7 @@ async def read_letter(reader: Reader, actor: Actor, path: LetterPath) -> Letter:
         OpenEhrRefused: 502, what it answered is no letter.
     """
     with _noting_refusals(reader, actor, Act.LETTER_READ, path.patient_id, path.uid):
-        ehr_id, wanted = await _place(reader, path)
-        stored = await reader.openehr.find(ehr_id, wanted)
+        stored = await reader.openehr.find(Subject(path.patient_id), _checked_uid(path.uid))
         if stored is None or not is_letter(stored):
             raise LetterNotFound
         letter = _letter(stored)
@@ -172,8 +170,9 @@ async def list_letter_versions(reader: Reader, actor: Actor, path: LetterPath) -
         OpenEhrRefused: 502, what it answered is no letter.
     """
     with _noting_refusals(reader, actor, Act.LETTER_READ, path.patient_id, path.uid):
-        ehr_id, wanted = await _place(reader, path)
-        letters = [_letter(stored) for stored in await reader.openehr.versions(ehr_id, wanted) if is_letter(stored)]
+        wanted = _checked_uid(path.uid)
+        versions = await reader.openehr.versions(Subject(path.patient_id), wanted)
+        letters = [_letter(stored) for stored in versions if is_letter(stored)]
         if not letters:
             raise LetterNotFound
     audit.record(reader, actor, Act.LETTER_READ, patient_id=path.patient_id, subject=f"letter:{object_id_of(wanted)}")
@@ -230,15 +229,6 @@ def _checked_uid(uid: str) -> CompositionUid:
     if _UID.fullmatch(uid) is None:
         raise LetterNotFound
     return CompositionUid(uid)
-
-
-async def _place(reader: Reader, path: LetterPath) -> tuple[str, CompositionUid]:
-    """Return where a letter is looked for: in which EHR, and under which uid."""
-    wanted = _checked_uid(path.uid)
-    ehr_id = await reader.openehr.find_ehr(path.patient_id)
-    if ehr_id is None:
-        raise LetterNotFound
-    return ehr_id, wanted
 
 
 async def _check_known(reader: Reader, patient_id: PatientId) -> None:

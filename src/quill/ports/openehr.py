@@ -5,13 +5,24 @@ Source: openEHR REST API 1.0.2, EHR and Definition; openEHR Reference Model 1.0.
 
 import datetime
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from quill.kit.documents import Document
 from quill.kit.ids import CompositionUid
 
 FIRST_MEMBERS = ("_type", "name", "uid", "archetype_node_id")
 """What objects begin with, where they have it; their other members come by name, whichever store they are in."""
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """The patient whose EHR is meant, where its id is not known: its subject, in the namespace ``fhir``."""
+
+    subject_id: str
+
+
+EhrRef: TypeAlias = str | Subject
+"""An EHR, by its id or by its subject. A store that keeps both asks one question instead of two."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,15 +160,17 @@ class OpenEhrStore(Protocol):
         """
         ...
 
-    async def find(self, ehr_id: str, uid: CompositionUid) -> StoredComposition | None:
+    async def find(self, ehr: EhrRef, uid: CompositionUid) -> StoredComposition | None:
         """Return a version by version uid, or the newest by object id; ``None`` when this EHR has no such one.
+
+        A subject without an EHR has no composition.
 
         A store knows the system ids its records were kept under before they moved to it: a version uid with one of
         those is the version of that number, so that a uid somebody noted stays good.
         """
         ...
 
-    async def versions(self, ehr_id: str, uid: CompositionUid) -> list[StoredComposition]:
+    async def versions(self, ehr: EhrRef, uid: CompositionUid) -> list[StoredComposition]:
         """Return every version of the composition a version uid or object id belongs to, newest first."""
         ...
 
@@ -166,9 +179,9 @@ class OpenEhrStore(Protocol):
         ...
 
     async def list_compositions(
-        self, ehr_id: str, template_id: str, *, limit: int = 100, cursor: str | None = None
+        self, ehr: EhrRef, template_id: str, *, limit: int = 100, cursor: str | None = None
     ) -> CompositionPage:
-        """Return one page of the EHR's compositions of a template.
+        """Return one page of the EHR's compositions of a template; an empty one for a subject without an EHR.
 
         Raises:
             InvalidCursor: 422, the cursor is not one of this store's.

@@ -44,12 +44,24 @@ _REQUIRED_TEXTS: tuple[Place, ...] = (
 
 
 def check_composition(document: Document) -> None:
-    """Return when a document has what every COMPOSITION must have.
+    """Return when a document can be kept and has what every COMPOSITION must have.
 
     Raises:
         InvalidRecord: 422, it does not; ``errors`` say where (``loc``) and what, without any value.
     """
-    problems = list(_value_problems(document)) or [
+    problems = list(_value_problems(document))
+    if problems:
+        raise invalid_composition(problems)
+    check_elements(document)
+
+
+def check_elements(document: Document) -> None:
+    """Return when a document has what every COMPOSITION must have; for one that a store has kept as it is.
+
+    Raises:
+        InvalidRecord: 422, it does not; ``errors`` say where (``loc``) and what, without any value.
+    """
+    problems = [
         *_root_problems(document),
         *_composer_problems(document),
         *_context_problems(document),

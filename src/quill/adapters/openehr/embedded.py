@@ -38,7 +38,15 @@ from quill.kit import clock, paging
 from quill.kit.database import Base
 from quill.kit.documents import Document, NotADocument, dumps, in_order, loads
 from quill.kit.ids import CompositionUid, new_uuid
-from quill.ports.openehr import FIRST_MEMBERS, CompositionPage, CompositionSummary, EhrPage, StoredComposition
+from quill.ports.openehr import (
+    FIRST_MEMBERS,
+    CompositionPage,
+    CompositionSummary,
+    EhrPage,
+    EhrRef,
+    StoredComposition,
+    Subject,
+)
 from quill.ports.openehr_composition import check_composition, parse_date_time
 
 _NO_SYNC = {"synchronize_session": False}
@@ -158,7 +166,7 @@ class EmbeddedOpenEhrStore:
             raise wrong_uid("It is not the composition that is replaced.")
         return await self._write_next(ehr_id, document, replaced)
 
-    async def find(self, ehr_id: str, uid: CompositionUid) -> StoredComposition | None:
+    async def find(self, ehr: EhrRef, uid: CompositionUid) -> StoredComposition | None:
         """Return a version by version uid, or the newest by object id; ``None`` when this EHR has no such one."""
         wanted = parse_uid(uid)
         if wanted is None:
@@ -171,19 +179,19 @@ class EmbeddedOpenEhrStore:
             query = queries.ONE_VERSION_OF_SYSTEM
         rows = await self._rows(
             query,
-            in_ehr=ehr_id,
+            **_meant(ehr),
             of_object=wanted.object_id,
             the_version=wanted.version,
             of_system=wanted.system_id,
         )
         return _stored(rows[0]) if rows else None
 
-    async def versions(self, ehr_id: str, uid: CompositionUid) -> list[StoredComposition]:
+    async def versions(self, ehr: EhrRef, uid: CompositionUid) -> list[StoredComposition]:
         """Return every version of the composition, newest first; empty when this EHR has no such one."""
         wanted = parse_uid(uid)
         if wanted is None:
             return []
-        rows = await self._rows(queries.VERSIONS, in_ehr=ehr_id, of_object=wanted.object_id)
+        rows = await self._rows(queries.VERSIONS, **_meant(ehr), of_object=wanted.object_id)
         return [_stored(row) for row in rows]
 
     async def list_objects(self, ehr_id: str) -> list[str]:
@@ -192,7 +200,7 @@ class EmbeddedOpenEhrStore:
         return sorted(row.object_id for row in await self._rows(query))
 
     async def list_compositions(
-        self, ehr_id: str, template_id: str, *, limit: int = 100, cursor: str | None = None
+        self, ehr: EhrRef, template_id: str, *, limit: int = 100, cursor: str | None = None
     ) -> CompositionPage:
         """Return one page of newest versions, newest ``started_at`` first; one without context sorts by its commit.
 
@@ -200,7 +208,7 @@ class EmbeddedOpenEhrStore:
             InvalidCursor: 422, the cursor is not one of this store's.
         """
         limit = max(1, min(limit, paging.MAXIMUM_ROWS))
-        values: dict[str, Any] = {"in_ehr": ehr_id, "of_template": template_id, "most": limit + 1}
+        values: dict[str, Any] = {**_meant(ehr), "of_template": template_id, "most": limit + 1}
         after = position(cursor)
         if after is None:
             rows = await self._rows(queries.FIRST_PAGE, **values)
@@ -232,7 +240,7 @@ class EmbeddedOpenEhrStore:
         if await self._add(Composition, row):
             return _stored_of(row)
         # The id is taken: a repeat of what was committed under it, or somebody else's.
-        for first in await self._rows(queries.ONE_VERSION, in_ehr=ehr_id, of_object=object_id, the_version=1):
+        for first in await self._rows(queries.ONE_VERSION, **_meant(ehr_id), of_object=object_id, the_version=1):
             if first.content_hash == row["content_hash"]:
                 return _stored(first)
         raise StaleEdit
@@ -244,8 +252,9 @@ class EmbeddedOpenEhrStore:
         if replaced.version is None:
             raise StaleEdit
         row = self._row(ehr_id, document, replaced.object_id, version=replaced.version + 1)
+        place = _meant(ehr_id) | {"of_object": replaced.object_id}
         pair = [replaced.version, replaced.version + 1]
-        rows = await self._rows(queries.SOME_VERSIONS, in_ehr=ehr_id, of_object=replaced.object_id, the_versions=pair)
+        rows = await self._rows(queries.SOME_VERSIONS, **place, the_versions=pair)
         held = {each.version: each for each in rows}
         previous, following = held.get(replaced.version), held.get(replaced.version + 1)
         if previous is None or previous.system_id != replaced.system_id:
@@ -324,6 +333,13 @@ async def _store_trouble() -> AsyncIterator[None]:
         yield
     except (sa.exc.DBAPIError, sa.exc.TimeoutError, OSError) as error:
         raise OpenEhrUnavailable from error
+
+
+def _meant(ehr: EhrRef) -> dict[str, str | None]:
+    """Return the values by which a statement knows an EHR."""
+    if isinstance(ehr, Subject):
+        return {"in_ehr": None, "of_subject": ehr.subject_id}
+    return {"in_ehr": ehr, "of_subject": None}
 
 
 def _stored(row: Row) -> StoredComposition:

@@ -11,7 +11,7 @@ import datetime
 from typing import Any
 
 from quill.adapters.openehr.answers import SUBJECT_NAMESPACE
-from quill.adapters.openehr.uids import cursor_after, ehr_position, is_uuid, page_of_ehrs, parse_uid, position
+from quill.adapters.openehr.uids import cursor_after, ehr_position, is_uuid, page_of_ehrs, parse_uid
 from quill.adapters.openehr.wire import Wire, refused
 from quill.kit import clock, paging
 from quill.kit.ids import CompositionUid
@@ -42,15 +42,10 @@ _EHRS_AFTER = " AND e/ehr_id/value > $after"
 _EHRS_ORDER = " ORDER BY e/ehr_id/value"
 
 
-async def list_page(wire: Wire, ehr_id: str, template_id: str, *, limit: int, cursor: str | None) -> CompositionPage:
-    """Return one page of newest versions, newest ``started_at`` first.
-
-    Raises:
-        InvalidCursor: 422, the cursor is not one of this list's.
-    """
-    after = position(cursor)
-    if not is_uuid(ehr_id):
-        return CompositionPage()
+async def list_page(
+    wire: Wire, ehr_id: str, template_id: str, *, limit: int, after: tuple[datetime.datetime, str] | None
+) -> CompositionPage:
+    """Return one page of newest versions, newest ``started_at`` first, from after a place in the list on."""
     limit = max(1, min(limit, paging.MAXIMUM_ROWS))
     aql, parameters = _SELECT, {"ehr_id": ehr_id, "template_id": template_id}
     if after is not None:

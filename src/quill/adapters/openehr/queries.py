@@ -16,6 +16,11 @@ _COMPOSITION = cast("sa.Table", Composition.__table__)
 EHR_OF_SUBJECT = sa.select(_EHR.c.ehr_id).where(_EHR.c.subject_id == sa.bindparam("of_subject"))
 """The EHR of a patient."""
 
+_MEANT = sa.func.coalesce(
+    sa.bindparam("in_ehr", type_=_EHR.c.ehr_id.type), EHR_OF_SUBJECT.scalar_subquery(), type_=_EHR.c.ehr_id.type
+)
+"""The EHR by its id or, without one, by its subject."""
+
 VERSIONS: Select = (
     sa.select(
         _COMPOSITION.c.object_id,
@@ -27,7 +32,7 @@ VERSIONS: Select = (
         _COMPOSITION.c.document,
     )
     .where(
-        _COMPOSITION.c.ehr_id == sa.bindparam("in_ehr"),
+        _COMPOSITION.c.ehr_id == _MEANT,
         _COMPOSITION.c.object_id == sa.bindparam("of_object"),
     )
     .order_by(_COMPOSITION.c.version.desc())
@@ -51,7 +56,7 @@ FIRST_PAGE: Select = (
         _COMPOSITION.c.composer_name,
     )
     .where(
-        _COMPOSITION.c.ehr_id == sa.bindparam("in_ehr"),
+        _COMPOSITION.c.ehr_id == _MEANT,
         _COMPOSITION.c.template_id == sa.bindparam("of_template"),
         _COMPOSITION.c.is_latest,
     )

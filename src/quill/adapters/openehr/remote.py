@@ -20,6 +20,7 @@ from quill.adapters.openehr.uids import (
     given_uid,
     is_uuid,
     parse_uid,
+    position,
     template_id_of,
     unknown_template,
     version_uid,
@@ -30,7 +31,7 @@ from quill.adapters.upstream import Upstream
 from quill.errors import InvalidRecord, LetterNotFound, OpenEhrRefused, StaleEdit
 from quill.kit.documents import Document, dumps
 from quill.kit.ids import CompositionUid, is_fhir_id, new_uuid
-from quill.ports.openehr import CompositionPage, EhrPage, StoredComposition
+from quill.ports.openehr import CompositionPage, EhrPage, EhrRef, StoredComposition, Subject
 from quill.ports.openehr_composition import check_composition, value_at
 
 TEMPLATES = "definition/template/adl1.4"
@@ -193,19 +194,21 @@ class RemoteOpenEhrStore:
             raise wrong_uid("It is not the composition that is replaced.")
         return await self._write_next(ehr_id, document, replaced)
 
-    async def find(self, ehr_id: str, uid: CompositionUid) -> StoredComposition | None:
+    async def find(self, ehr: EhrRef, uid: CompositionUid) -> StoredComposition | None:
         """Return a version by version uid, or the newest by object id; ``None`` when this EHR has no such one."""
         wanted = parse_uid(uid)
-        if wanted is None or not is_uuid(ehr_id):
+        ehr_id = await self._id_of(ehr) if wanted is not None else None
+        if wanted is None or ehr_id is None:
             return None
         if wanted.system_id in self._former_systems:
             wanted = wanted._replace(system_id=None)
         return await self._find(ehr_id, wanted)
 
-    async def versions(self, ehr_id: str, uid: CompositionUid) -> list[StoredComposition]:
+    async def versions(self, ehr: EhrRef, uid: CompositionUid) -> list[StoredComposition]:
         """Return every version of the composition, newest first; empty when this EHR has no such one."""
         wanted = parse_uid(uid)
-        if wanted is None or not is_uuid(ehr_id):
+        ehr_id = await self._id_of(ehr) if wanted is not None else None
+        if wanted is None or ehr_id is None:
             return []
         path = address("ehr", ehr_id, "versioned_composition", wanted.object_id, "revision_history")
         history = await self._wire.entries(path)
@@ -224,14 +227,18 @@ class RemoteOpenEhrStore:
         return list(await asyncio.gather(*map(fetch, listed)))
 
     async def list_compositions(
-        self, ehr_id: str, template_id: str, *, limit: int = 100, cursor: str | None = None
+        self, ehr: EhrRef, template_id: str, *, limit: int = 100, cursor: str | None = None
     ) -> CompositionPage:
         """Return one page of newest versions, newest ``started_at`` first.
 
         Raises:
             InvalidCursor: 422, the cursor is not one of this store's.
         """
-        return await list_page(self._wire, ehr_id, template_id, limit=limit, cursor=cursor)
+        after = position(cursor)
+        ehr_id = await self._id_of(ehr)
+        if ehr_id is None:
+            return CompositionPage()
+        return await list_page(self._wire, ehr_id, template_id, limit=limit, after=after)
 
     async def ping(self) -> None:
         """Return when the server answers a data read."""
@@ -294,6 +301,12 @@ class RemoteOpenEhrStore:
         if found is not None or status == 412:
             raise StaleEdit
         raise refused(str(status))
+
+    async def _id_of(self, ehr: EhrRef) -> str | None:
+        """Return the id of an EHR; ``None`` for a subject without one, and for what no server has as an id."""
+        if isinstance(ehr, Subject):
+            return await self.find_ehr(ehr.subject_id)
+        return ehr if is_uuid(ehr) else None
 
     async def _find(self, ehr_id: str, wanted: Uid) -> StoredComposition | None:
         """Return a version by what is given of its uid; the newest is always asked for first.
