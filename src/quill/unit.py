@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from quill.kit.database import Database
 from quill.kit.inserting import Insertion, insert_together
+from quill.kit.sessions import Change
 from quill.kit.signals import InProcessSignals, Signals
 from quill.ports.fhir import FhirStore
 from quill.ports.openehr import OpenEhrStore
@@ -41,6 +42,14 @@ class AuditRecorder(Protocol):
 
         Raises:
             AuditUnavailable: 503, they could not be written.
+        """
+        ...
+
+    async def record_with(self, change: Change, rows: Sequence[AuditRow]) -> bool:
+        """Make a change and the rows durable together; without a row that it meets, nothing is written.
+
+        Raises:
+            AuditUnavailable: 503, neither was written.
         """
         ...
 
@@ -166,6 +175,26 @@ class Unit(Reader):
     def has_locked(self, name: str) -> bool:
         """Tell whether the transaction is known to hold a lock; it may hold one that was not noted."""
         return name in self._locked
+
+    async def commit_with(self, change: Change) -> bool:
+        """Commit at once, if a change meets any row: the change and the audit rows, and nothing else but them.
+
+        For a unit whose whole work is one conditional change: it costs one statement and no transaction. Nothing may
+        have been written before.
+
+        Args:
+            change: an update whose condition holds as long as nobody else was faster.
+
+        Returns:
+            Whether it met any row; if not, nothing was written, and the audit rows noted so far are forgotten.
+
+        Raises:
+            AuditUnavailable: 503, nothing was written.
+        """
+        if self.session.in_transaction() or self._last_rows:
+            raise RuntimeError("A unit that has begun its transaction commits as a whole.")
+        rows, self.audit_rows = self.audit_rows, []
+        return await self.services.recorder.record_with(change, rows)
 
     async def checkpoint(self) -> None:
         """Make durable what the unit has written so far and end the transaction; the next statement begins another.

@@ -109,6 +109,7 @@ def test_two_tabs_may_refresh_with_the_same_token_at_once(clinic: Clinic) -> Non
         jwt.decode(answer.cookies["access_token"], options={"verify_signature": False})["gen"] for answer in answers
     }
     assert generations == {2}
+    assert len(clinic.audited("token:refresh")) == 1
     assert all(me_with(clinic, answer.cookies["access_token"]).status_code == 200 for answer in answers)
 
 

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 
 import pytest
 import time_machine
-from limits.aio.storage import MemoryStorage
 from starlette.testclient import TestClient
 
 from quill.app import create_app
 from quill.auth.throttle import Throttle
 from quill.kit import clock
+from quill.kit.counters import InProcessCounters
 from quill.settings import Settings
 from tests.clinic import Clinic, Person
 from tests.published_api import Browser
@@ -32,7 +32,7 @@ class Instances:
 
     def share_throttles(self) -> None:
         """Let both count in one place, as they do in Redis."""
-        counters = MemoryStorage()
+        counters = InProcessCounters()
         for clinic in (self.here, self.there):
             clinic.authenticator.throttle = Throttle(counters)
 

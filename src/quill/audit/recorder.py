@@ -19,8 +19,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from quill.audit.models import AuditEvent
 from quill.errors import AuditUnavailable
 from quill.kit.database import Database
-from quill.kit.inserting import Insertion, insert_together
+from quill.kit.inserting import Insertion, insert_if_changed, insert_together
 from quill.kit.observing import Audited, tell
+from quill.kit.sessions import Change
 from quill.unit import AuditRow
 
 GROUP_ROWS = 500
@@ -72,7 +73,7 @@ class GroupRecorder:
         except sa.exc.SQLAlchemyError as error:
             raise AuditUnavailable from error
         for row in rows:
-            tell(Audited(row["act"], row["outcome"], row["reason"]))
+            _tell(row)
 
     async def record(self, rows: Sequence[AuditRow]) -> None:
         """Return when the rows are durable.
@@ -93,6 +94,21 @@ class GroupRecorder:
             # rows, nor its request id their log lines.
             self._writer = asyncio.create_task(self._write_groups(), context=contextvars.Context())
         await waiting.is_durable
+
+    async def record_with(self, change: Change, rows: Sequence[AuditRow]) -> bool:
+        """Make a change and the rows durable together; without a row that it meets, nothing is written.
+
+        Raises:
+            AuditUnavailable: 503, neither was written.
+        """
+        try:
+            async with self._database.one_statement() as session:
+                is_changed = await insert_if_changed(session, change, [Insertion(_INSERT, row) for row in rows])
+        except sa.exc.SQLAlchemyError as error:
+            raise AuditUnavailable from error
+        for row in rows if is_changed else ():
+            _tell(row)
+        return is_changed
 
     async def stop(self) -> None:
         """Return when everything handed over so far is durable or refused; afterwards ``record`` refuses."""
@@ -131,6 +147,10 @@ class GroupRecorder:
             for waiting in group:
                 if not waiting.is_durable.done():
                     waiting.is_durable.set_result(None)
+
+
+def _tell(row: AuditRow) -> None:
+    tell(Audited(row["act"], row["outcome"], row["reason"]))
 
 
 def _refuse(group: list[_Waiting], cause: Exception | None) -> None:

@@ -53,24 +53,18 @@ async def login_with_person(
     return (await session.execute(_login_with_person_and_ties(), values)).first()
 
 
-@functools.cache
-def _lock_login_with_person() -> sa.Select[*tuple[Any, ...]]:
-    return _login_with_person().with_for_update(of=_LOGIN)
-
-
-async def lock_login_with_person(session: AsyncSession, login_id: LoginId) -> sa.Row[Any] | None:
-    """Return what ``login_with_person`` does, the login locked: serialises refreshes, so that one rotation wins."""
-    return (await session.execute(_lock_login_with_person(), {"wanted": login_id})).first()
-
-
 ADVANCE = (
     sa.update(_LOGIN)
-    .where(_LOGIN.c.id == sa.bindparam("the_login"), _LOGIN.c.generation == sa.bindparam("from_generation"))
+    .where(
+        _LOGIN.c.id == sa.bindparam("the_login"),
+        _LOGIN.c.generation == sa.bindparam("from_generation"),
+        _LOGIN.c.ended_at.is_(None),
+    )
     .values(
         generation=_LOGIN.c.generation + 1, refreshed_at=sa.bindparam("begins_at"), expires_at=sa.bindparam("ends_at")
     )
 )
-"""Begins a login's next generation."""
+"""Begins a login's next generation, unless somebody else has begun it or ended the login: one rotation wins."""
 
 
 @functools.cache

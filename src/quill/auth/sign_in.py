@@ -190,7 +190,8 @@ async def refresh(unit: Unit, auth: Authenticator, refresh_token: str | None) ->
 
 
 async def _refresh(unit: Unit, auth: Authenticator, facts: TokenFacts) -> Grant:
-    row = await queries.lock_login_with_person(unit.session, facts.login_id)
+    async with unit.reading() as session:
+        row = await queries.login_with_person(session, facts.login_id)
     now = clock.now()
     if row is None or row.id != facts.user_id:
         raise BadRefreshToken
@@ -201,11 +202,14 @@ async def _refresh(unit: Unit, auth: Authenticator, facts: TokenFacts) -> Grant:
     actor = identity.actor_from(row, auth.settings, facts.login_id)
     generation = row.generation
     if facts.generation == generation:
+        audit.record(unit, actor, Act.TOKEN_REFRESH, subject=f"login:{facts.login_id}")
         ends_at = now + datetime.timedelta(seconds=auth.settings.refresh_token_seconds)
         values = {"the_login": facts.login_id, "from_generation": generation, "begins_at": now, "ends_at": ends_at}
-        await unit.session.execute(queries.ADVANCE, values)
+        if not await unit.commit_with((queries.ADVANCE, values)):
+            # Another call was faster: there is a newer generation now, or the login has ended. Neither is ever undone,
+            # so the next look does not lead here again.
+            return await _refresh(unit, auth, facts)
         generation += 1
-        audit.record(unit, actor, Act.TOKEN_REFRESH, subject=f"login:{facts.login_id}")
     elif not service.is_within_grace(facts, generation, row.refreshed_at):
         _end_after_reuse(unit, actor, facts.login_id)
         raise BadRefreshToken

@@ -15,12 +15,13 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from limits import RateLimitItem, RateLimitItemPerHour, RateLimitItemPerMinute, RateLimitItemPerSecond
-from limits.aio.storage import MemoryStorage, Storage
+from limits.aio.storage import Storage
 from limits.aio.strategies import FixedWindowRateLimiter
 from sqlalchemy.exc import SQLAlchemyError
 
 from quill.errors import TooManyRequests, Unavailable
 from quill.kit import clock
+from quill.kit.counters import InProcessCounters
 from quill.kit.observing import Throttled, tell
 
 FAILURES_PER_ACCOUNT_AND_SOURCE = RateLimitItemPerMinute(5, namespace="sign-in-pair")
@@ -57,7 +58,7 @@ class Throttle:
     """Counts attempts in windows that begin with the first; in process, or in whatever storage is given."""
 
     def __init__(self, storage: Storage | None = None) -> None:
-        self._limiter = FixedWindowRateLimiter(storage or MemoryStorage())
+        self._limiter = FixedWindowRateLimiter(storage or InProcessCounters())
 
     async def count(self, limit: RateLimitItem, *key: str) -> None:
         """Count one attempt, before it is made, and refuse one too many.

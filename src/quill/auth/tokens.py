@@ -102,10 +102,9 @@ class Tokens:
     def _verify(self, token: str) -> _Claims:
         """Return what we once signed; nothing here depends on when it is asked."""
         try:
-            key = self._keys.get(jwt.get_unverified_header(token).get("kid", ""), self._key)
             claims = jwt.decode(
                 token,
-                key,
+                self._key_for(token),
                 algorithms=[ALGORITHM],
                 audience=AUDIENCE,
                 issuer=ISSUER,
@@ -123,6 +122,12 @@ class Tokens:
             )
         except (jwt.PyJWTError, KeyError, ValueError, TypeError, UnicodeError) as error:
             raise InvalidToken from error
+
+    def _key_for(self, token: str) -> str:
+        if len(self._keys) == 1:
+            # No need to take the token apart twice.
+            return self._key
+        return self._keys.get(jwt.get_unverified_header(token).get("kid", ""), self._key)
 
 
 def _key_id(key: str) -> str:

@@ -22,7 +22,7 @@ from sqlalchemy.util import await_only
 from quill.kit import clock, pools, sqlite
 from quill.kit.direct import Direct
 from quill.kit.observing import WriterWaited, tell
-from quill.kit.sessions import OneStatementSession, ReadingSession, WritingSession
+from quill.kit.sessions import LateSession, OneStatementSession, ReadingSession
 
 WAIT_SECONDS = 5.0
 """How long a caller waits for a connection; then, on SQLite, for the writers before it and for another program's write.
@@ -139,7 +139,7 @@ class Database:
     @asynccontextmanager
     async def session(self) -> AsyncIterator[AsyncSession]:
         """Open a session that begins a write transaction at its first statement; the opener commits or rolls back."""
-        async with WritingSession(self.engine, self._direct) as session:
+        async with LateSession(self.engine, self._direct) as session:
             yield session
 
     @asynccontextmanager

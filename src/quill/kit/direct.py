@@ -232,18 +232,20 @@ class Direct:
         change_many = driver.change_many if self._is_sqlite else driver.executemany
         await self._done(connection, text, change_many(text, [values for _, values in executables]))
 
-    async def write(self, connection: Pooled, executables: Sequence[Executable]) -> int:
-        """Execute one statement on SQLite with one or several sets of values, in a transaction of its own.
+    async def write(self, connection: Pooled, changes: Sequence[Sequence[Executable]]) -> int:
+        """Execute statements on SQLite, each with one or several sets of values, in a transaction of their own.
+
+        Those after the first are executed only when the first has changed something.
 
         Returns:
-            How many rows it changed.
+            How many rows the first has changed.
 
         Raises:
             DBAPIError: as ``execute``; nothing was changed.
         """
-        text = executables[0][0]
         driver: Any = connection.driver_connection
-        changed: int = await self._done(connection, text, driver.write(text, [values for _, values in executables]))
+        texts = [(executables[0][0], [values for _, values in executables]) for executables in changes]
+        changed: int = await self._done(connection, texts[0][0], driver.write(texts))
         return changed
 
     async def _done(self, connection: Pooled, text: str, work: Awaitable[Any]) -> Any:

@@ -4,10 +4,12 @@ import functools
 import itertools
 from collections.abc import Mapping, Sequence
 from operator import attrgetter
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncSession
+
+from quill.kit.sessions import Change, OneStatementSession
 
 
 class Insertion(NamedTuple):
@@ -46,6 +48,44 @@ def _as_one(statements: tuple[sa.Insert, ...], names: tuple[tuple[str, ...], ...
         for place, (statement, columns) in enumerate(zip(statements, names, strict=True))
     ]
     return sa.select(sa.literal_column("1", sa.Integer())).add_cte(*parts)
+
+
+async def insert_if_changed(session: AsyncSession, change: Change, insertions: Sequence[Insertion]) -> bool:
+    """Make a change and, if it meets any row, add rows of one table.
+
+    Both are durable when this returns, without a transaction around them on PostgreSQL and in one step on SQLite.
+
+    Args:
+        session: for one statement (``Database.one_statement``).
+        change: an update that returns no columns.
+        insertions: at least one row, all by the same statement.
+
+    Returns:
+        Whether it met any; if not, nothing is written.
+    """
+    if isinstance(session, OneStatementSession):
+        return await session.change_then(change, [(insertions[0].statement, [each.row for each in insertions])])
+    update, values = change
+    names = tuple(tuple(insertion.row) for insertion in insertions)
+    rows = {
+        _name(place, column): value
+        for place, insertion in enumerate(insertions)
+        for column, value in insertion.row.items()
+    }
+    statement = _as_one_if_changed(update, insertions[0].statement, names)
+    return (await session.execute(statement, {**values, **rows})).scalar_one() > 0
+
+
+@functools.lru_cache(maxsize=100)
+def _as_one_if_changed(update: sa.Update, insert: sa.Insert, names: tuple[tuple[str, ...], ...]) -> sa.Select[int]:
+    changed = update.returning(sa.literal_column("1", sa.Integer()).label("one")).cte("changed")
+    table = cast("sa.Table", insert.table)
+    parts = []
+    for place, columns in enumerate(names):
+        values = [sa.bindparam(_name(place, column), type_=table.c[column].type) for column in columns]
+        row = sa.select(*values).where(sa.exists().select_from(changed))
+        parts.append(sa.insert(table).from_select(columns, row).cte(f"row_{place}"))
+    return sa.select(sa.func.count()).select_from(changed).add_cte(*parts)
 
 
 def _name(place: int, column: str) -> str:

@@ -2,13 +2,16 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Any, Self
+from typing import Any, Self, TypeAlias
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 from sqlalchemy.orm import SessionTransaction
 
-from quill.kit.direct import Changed, Direct, Executable, Pooled, Ready
+from quill.kit.direct import Changed, Direct, Executable, Params, Pooled, Ready
+
+Change: TypeAlias = tuple[sa.Update, Params]
+"""An update, made once, and the values it is executed with."""
 
 
 class WritingSession(AsyncSession):
@@ -28,6 +31,10 @@ class WritingSession(AsyncSession):
         if ready is None or executables is None:
             return await self._execute_by_mapper(statement, params, **options)
         return await self._execute_directly(ready, executables)
+
+    def _executables_of(self, statement: Any, sets: Sequence[Params]) -> list[Executable] | None:
+        ready = self._direct.ready(statement, sets[0])
+        return _executables(ready, sets) if ready is not None else None
 
     async def scalar(self, statement: Any, params: Any = None, **options: Any) -> Any:
         """Return the first column of the first row; ``None`` without one."""
@@ -67,8 +74,10 @@ class WritingSession(AsyncSession):
         return self.sync_session.get_nested_transaction() or self.sync_session.get_transaction()
 
 
-class _LateSession(WritingSession):
-    """A session that is SQLAlchemy's only from the first thing on that takes one, which most never ask for."""
+class LateSession(WritingSession):
+    """A session that is SQLAlchemy's only from the first thing on that takes one, which many never ask for."""
+
+    _autoflush = True
 
     def __init__(self, engine: AsyncEngine, direct: Direct) -> None:
         # SQLAlchemy's own beginning is in __getattr__.
@@ -81,7 +90,7 @@ class _LateSession(WritingSession):
         if self._is_begun:
             raise AttributeError(name)
         self._is_begun = True
-        super().__init__(self._engine, self._direct, autoflush=False)
+        super().__init__(self._engine, self._direct, autoflush=self._autoflush)
         return getattr(self, name)
 
     async def __aenter__(self) -> Self:
@@ -100,13 +109,23 @@ class _LateSession(WritingSession):
         """Tell whether statements go to a connection that SQLAlchemy holds."""
         return self._is_begun and super().in_transaction()
 
+    async def commit(self) -> None:
+        """Commit what was begun, if anything was."""
+        if self._is_begun:
+            await super().commit()
+
+    async def rollback(self) -> None:
+        """Undo what was begun, if anything was."""
+        if self._is_begun:
+            await super().rollback()
+
     async def close(self) -> None:
         """End what SQLAlchemy began."""
         if self.in_transaction():
             await super().close()
 
 
-class OneStatementSession(_LateSession):
+class OneStatementSession(LateSession):
     """A session for one statement that writes to SQLite: durable when it has been executed, in one step.
 
     One that does not go directly begins a transaction, which the opener commits.
@@ -117,6 +136,8 @@ class OneStatementSession(_LateSession):
         turn: opens the turn of this process's writers.
     """
 
+    _autoflush = False
+
     def __init__(
         self, engine: AsyncEngine, direct: Direct, turn: Callable[[], AbstractAsyncContextManager[None]]
     ) -> None:
@@ -126,20 +147,35 @@ class OneStatementSession(_LateSession):
     async def _execute_directly(self, ready: Ready, executables: list[Executable]) -> Any:
         if ready.returns_rows or self.in_transaction():
             return await super()._execute_directly(ready, executables)
+        return Changed(await self._write([executables]))
+
+    async def change_then(self, change: Change, following: Sequence[tuple[sa.Insert, Sequence[Params]]]) -> bool:
+        """Make a change and then, if it met any row, add rows: all durable, in one step, or nothing done at all."""
+        statement, values = change
+        changes = [self._executables_of(*each) for each in [(statement, [values]), *following]]
+        if not self.in_transaction() and all(changes):
+            return await self._write([executables for executables in changes if executables]) > 0
+        result = await self._execute_by_mapper(statement, values)
+        for insert, rows in following if result.rowcount else ():
+            await self._execute_by_mapper(insert, rows)
+        return bool(result.rowcount)
+
+    async def _write(self, changes: Sequence[Sequence[Executable]]) -> int:
         connection = await self._direct.connect()
         try:
             async with self._turn():
-                return Changed(await self._direct.write(connection, executables))
+                return await self._direct.write(connection, changes)
         finally:
             await self._direct.give_back(connection)
 
 
-class ReadingSession(_LateSession):
+class ReadingSession(LateSession):
     """A session for reading in autocommit: every statement sees the newest committed state.
 
     It holds one connection at most, from its first statement until it is closed.
     """
 
+    _autoflush = False
     _own: Pooled | None = None
 
     async def connection(self, *args: Any, **options: Any) -> AsyncConnection:

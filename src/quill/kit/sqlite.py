@@ -61,13 +61,15 @@ class Connection(aiosqlite.Connection):
         """Execute a statement that returns no rows for each set of parameters."""
         await self._execute(self._change_many, statement, parameters)
 
-    async def write(self, statement: str, parameters: Sequence[Sequence[Any]]) -> int:
-        """Execute a statement for each set of parameters in a transaction of its own, in one step.
+    async def write(self, changes: Sequence[tuple[str, Sequence[Sequence[Any]]]]) -> int:
+        """Execute statements, each for its sets of parameters, in a transaction of their own, in one step.
+
+        Those after the first are executed only when the first has changed something.
 
         Returns:
-            How many rows it changed; they are durable.
+            How many rows the first has changed; all are durable.
         """
-        return cast("int", await self._execute(self._write, statement, parameters))
+        return cast("int", await self._execute(self._write, changes))
 
     # These run in the connection's thread, while the caller waits.
 
@@ -82,11 +84,14 @@ class Connection(aiosqlite.Connection):
     def _change_many(self, statement: str, parameters: Sequence[Sequence[Any]]) -> None:
         self._conn.executemany(statement, parameters).close()
 
-    def _write(self, statement: str, parameters: Sequence[Sequence[Any]]) -> int:
+    def _write(self, changes: Sequence[tuple[str, Sequence[Sequence[Any]]]]) -> int:
         self._conn.execute("BEGIN IMMEDIATE").close()
         try:
-            with contextlib.closing(self._conn.executemany(statement, parameters)) as cursor:
+            first, *others = changes
+            with contextlib.closing(self._conn.executemany(*first)) as cursor:
                 changed = cursor.rowcount
+            for statement, parameters in others if changed else ():
+                self._conn.executemany(statement, parameters).close()
             self._conn.execute("COMMIT").close()
         except BaseException:
             # Some errors, a full disk for one, have SQLite do so by itself.

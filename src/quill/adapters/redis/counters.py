@@ -2,9 +2,10 @@
 
 from typing import Any
 
-from limits.aio.storage import MemoryStorage, RedisStorage, Storage
+from limits.aio.storage import RedisStorage, Storage
 
 from quill.adapters.redis.link import Link, RedisAway
+from quill.kit.counters import InProcessCounters
 
 KEY_PREFIX = "quill:throttle"
 
@@ -21,7 +22,7 @@ class SharedCounters(Storage):
     def __init__(self, link: Link) -> None:
         super().__init__()
         self._link = link
-        self._own = MemoryStorage()
+        self._own = InProcessCounters()
         options: dict[str, Any] = {"connection_pool": link.pool}
         self._shared = RedisStorage("async+redis://", implementation="redispy", key_prefix=KEY_PREFIX, **options)
 
