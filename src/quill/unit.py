@@ -7,7 +7,6 @@ committed by whoever opened it before the answer leaves. Below that nobody commi
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any, Protocol
 
 import sqlalchemy as sa
@@ -113,21 +112,27 @@ class Reader:
         self.facts = facts
         self.audit_rows: list[AuditRow] = []
         self.refusal_rows: list[AuditRow] = []
+        self._fhir: FhirStore | None = None
+        self._openehr: OpenEhrStore | None = None
 
     @property
     def settings(self) -> Settings:
         """Return the settings the program runs with."""
         return self.services.settings
 
-    @cached_property
+    @property
     def fhir(self) -> FhirStore:
         """Return the FHIR store; the embedded one shares this unit's session."""
-        return self.services.fhir_for(self.session)
+        if self._fhir is None:
+            self._fhir = self.services.fhir_for(self.session)
+        return self._fhir
 
-    @cached_property
+    @property
     def openehr(self) -> OpenEhrStore:
         """Return the openEHR store; the embedded one shares this unit's session."""
-        return self.services.openehr_for(self.session)
+        if self._openehr is None:
+            self._openehr = self.services.openehr_for(self.session)
+        return self._openehr
 
 
 class Unit(Reader):
@@ -228,23 +233,28 @@ class Unit(Reader):
             await self.services.recorder.record(self.refusal_rows)
 
 
-@asynccontextmanager
-async def open_reader(services: Services, facts: RequestFacts) -> AsyncIterator[Reader]:
-    """Open a reader; what it read is in the audit trail before this ends, or this raises.
+class open_reader:  # noqa: N801 - read as a verb, as ``open_unit``; made for nearly every request, so no generator
+    """Opens a reader; what it read is in the audit trail before the block ends, or its end raises.
 
     Raises:
         AuditUnavailable: 503, the audit rows could not be written, so nothing may be shown.
     """
-    async with services.database.reading() as session:
-        reader = Reader(services, session, facts)
-        try:
-            yield reader
-        finally:
-            rows = [*reader.audit_rows, *reader.refusal_rows]
-            if rows:
-                # The connection goes back first: holding one while waiting for another can starve the pool.
-                await session.close()
-                await services.recorder.record(rows)
+
+    __slots__ = ("_reader",)
+
+    def __init__(self, services: Services, facts: RequestFacts) -> None:
+        self._reader = Reader(services, services.database.reading(), facts)
+
+    async def __aenter__(self) -> Reader:
+        return self._reader
+
+    async def __aexit__(self, *_: object) -> None:
+        reader = self._reader
+        # The connection goes back first: holding one while waiting for another can starve the pool.
+        await reader.session.close()
+        rows = [*reader.audit_rows, *reader.refusal_rows]
+        if rows:
+            await reader.services.recorder.record(rows)
 
 
 @asynccontextmanager

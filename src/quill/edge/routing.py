@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from quill.edge.plans import plan_for
 
-_Key = tuple[int, str]
+_Key = tuple[str, int, str]
 
 
 def operation_id(route: APIRoute) -> str:
@@ -45,12 +45,14 @@ class _Table:
         self._routes: dict[_Key, list[tuple[APIRoute, ASGIApp | None]]] = {}
         for route in router.routes:
             if isinstance(route, APIRoute):
-                self._routes.setdefault(_key(route.path), []).append((route, plan_for(route)))
+                plan = plan_for(route)
+                for method in route.methods or ():
+                    self._routes.setdefault(_key(method, route.path), []).append((route, plan))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request by the first route that matches it, as the router would."""
         if scope["type"] == "http" and not scope.get("root_path"):
-            for route, plan in self._routes.get(_key(scope["path"]), ()):
+            for route, plan in self._routes.get(_key(scope["method"], scope["path"]), ()):
                 match, found = route.matches(scope)
                 if match is Match.FULL:
                     scope["router"] = self._router
@@ -60,6 +62,6 @@ class _Table:
         await self._rest(scope, receive, send)
 
 
-def _key(path: str) -> _Key:
+def _key(method: str, path: str) -> _Key:
     segments = path.split("/")
-    return len(segments), segments[2] if len(segments) > 2 else ""
+    return method, len(segments), segments[2] if len(segments) > 2 else ""

@@ -12,7 +12,7 @@ from quill.actor import Level
 from quill.identity import catalogue, queries, registering, registration
 from quill.identity.models import UserAccount, UserRole
 from quill.identity.registration import Registration
-from quill.identity.service import check_catalogued, check_free, folded, registrations_from
+from quill.identity.service import check_catalogued, check_free, folded, listed_competencies, registrations_from
 from quill.kit import clock
 from quill.kit.ids import PatientId, UserId
 from quill.kit.paging import Page, PageRequest, cursor_of
@@ -59,7 +59,11 @@ class Person:
     def competencies_held(self, settings: Settings) -> frozenset[str]:
         """Return the competencies the person holds in the end."""
         return registration.held(
-            settings, self.profession, self.additional_competencies, self.removed_competencies, self._bodies
+            self.profession,
+            self.additional_competencies,
+            self.removed_competencies,
+            self._bodies,
+            asks_for_registration=settings.require_professional_registration,
         )
 
     @property
@@ -113,8 +117,8 @@ def _person(row: sa.Row[Any]) -> Person:
         email=row.email,
         level=Level(row.permission_level),
         profession=row.base_profession,
-        additional_competencies=tuple(sorted(set(row.additional_competencies))),
-        removed_competencies=tuple(sorted(set(row.removed_competencies))),
+        additional_competencies=listed_competencies(row.additional_competencies),
+        removed_competencies=listed_competencies(row.removed_competencies),
         roles=tuple(sorted(part for part in (row.roles or "").split(queries.SEPARATOR) if part)),
         registrations=registrations_from(row),
         is_active=row.is_active,

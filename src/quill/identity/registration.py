@@ -11,7 +11,6 @@ from types import MappingProxyType
 
 from quill.errors import Unprocessable
 from quill.identity import catalogue
-from quill.settings import Settings
 
 FIELD = "professional_registrations"
 
@@ -99,16 +98,21 @@ def is_registered(profession: str, bodies: Collection[str]) -> bool:
 
 
 def held(
-    settings: Settings, profession: str, additional: Sequence[str], removed: Sequence[str], bodies: Collection[str]
+    profession: str,
+    additional: Sequence[str],
+    removed: Sequence[str],
+    bodies: Collection[str],
+    *,
+    asks_for_registration: bool,
 ) -> frozenset[str]:
     """Return the competencies somebody holds at this moment, by the rule the operator chose.
 
     Args:
-        settings: whether registrations are asked for.
         profession: of the catalogue.
         additional: granted by hand.
         removed: taken away by hand.
         bodies: the regulators the person is registered with.
+        asks_for_registration: whether a profession counts only with the registration it needs.
     """
-    counts = not settings.require_professional_registration or is_registered(profession, bodies)
+    counts = not asks_for_registration or is_registered(profession, bodies)
     return catalogue.resolve(profession, additional, removed, is_registered=counts)

@@ -1,6 +1,7 @@
 """People as the rest of the house knows them: actors, credentials, accounts, ties to patients."""
 
 import functools
+import json
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -77,28 +78,28 @@ def folded(name: str) -> str:
     return name.strip().casefold()
 
 
-# What the texts of a row say is worked out once for each text; which texts somebody has is asked with every request.
+# What a row says is worked out once for each row there is; what somebody's row holds is asked with every request.
 
 
 @functools.lru_cache(maxsize=1000)
-def _registrations(text: str) -> tuple[Registration, ...]:
-    pairs = (part.split(":", 1) for part in text.split(queries.SEPARATOR))
+def _registrations(text: str | None) -> tuple[Registration, ...]:
+    pairs = (part.split(":", 1) for part in text.split(queries.SEPARATOR)) if text else ()
     return tuple(sorted(Registration(body, number) for body, number in pairs))
 
 
-@functools.lru_cache(maxsize=1000)
 def _organisations(text: str) -> tuple[OrganisationId, ...]:
     return tuple(sorted(OrganisationId(int(part)) for part in text.split(queries.SEPARATOR)))
 
 
 @functools.lru_cache(maxsize=1000)
-def _roles(text: str) -> frozenset[str]:
-    return frozenset(text.split(queries.SEPARATOR))
+def listed_competencies(text: str) -> tuple[str, ...]:
+    """Return the competencies that a column of a ``person_select`` row holds, sorted, each once."""
+    return tuple(sorted(set(json.loads(text))))
 
 
 def registrations_from(row: sa.Row[Any]) -> tuple[Registration, ...]:
     """Return the professional registrations of a ``person_select`` row, sorted."""
-    return _registrations(row.registrations) if row.registrations else ()
+    return _registrations(row.registrations)
 
 
 def actor_from(row: sa.Row[Any], settings: Settings, login_id: LoginId | None = None) -> Actor:
@@ -109,26 +110,30 @@ def actor_from(row: sa.Row[Any], settings: Settings, login_id: LoginId | None = 
         settings: whether a profession counts without its registration.
         login_id: the login the request came with.
     """
-    level = Level(row.permission_level)
-    organisations = _organisations(row.organisations) if row.organisations else ()
+    return _actor(queries.PersonRow.of(row), login_id, asks_for_registration=settings.require_professional_registration)
+
+
+@functools.lru_cache(maxsize=1000)
+def _actor(person: queries.PersonRow, login_id: LoginId | None, *, asks_for_registration: bool) -> Actor:
+    level = Level(person.permission_level)
     is_staff = level.reaches(Level.STAFF)
     return Actor(
-        user_id=UserId(row.id),
-        name=row.username,
-        display_name=row.full_name or row.username,
+        user_id=UserId(person.id),
+        name=person.username,
+        display_name=person.full_name or person.username,
         level=level,
-        email=row.email,
-        roles=_roles(row.roles) if row.roles else frozenset(),
+        email=person.email,
+        roles=frozenset(person.roles.split(queries.SEPARATOR)) if person.roles else frozenset(),
         competencies=registration.held(
-            settings,
-            row.base_profession,
-            row.additional_competencies,
-            row.removed_competencies,
-            {found.body for found in registrations_from(row)},
+            person.base_profession,
+            listed_competencies(person.additional_competencies),
+            listed_competencies(person.removed_competencies),
+            {found.body for found in _registrations(person.registrations)},
+            asks_for_registration=asks_for_registration,
         ),
-        organisation_ids=organisations if is_staff else (),
-        primary_organisation_id=row.primary_organisation_id if is_staff else None,
-        patient_id=PatientId(row.patient_id) if row.patient_id else None,
+        organisation_ids=_organisations(person.organisations) if is_staff and person.organisations else (),
+        primary_organisation_id=person.primary_organisation_id if is_staff else None,
+        patient_id=PatientId(person.patient_id) if person.patient_id else None,
         login_id=login_id,
     )
 

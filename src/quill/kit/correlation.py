@@ -14,14 +14,19 @@ _request_id: ContextVar[str | None] = ContextVar("quill_request_id", default=Non
 _sources: tuple[Callable[[], Mapping[str, str]], ...] = ()
 
 
-@contextmanager
-def belonging_to(request_id: str) -> Iterator[None]:
-    """Let the work of the block belong to a request."""
-    token = _request_id.set(request_id)
-    try:
-        yield
-    finally:
-        _request_id.reset(token)
+class belonging_to:  # noqa: N801 - read as a verb, as context managers are
+    """Lets the work of the block belong to a request."""
+
+    __slots__ = ("_before", "_request_id")
+
+    def __init__(self, request_id: str) -> None:
+        self._request_id = request_id
+
+    def __enter__(self) -> None:
+        self._before = _request_id.set(self._request_id)
+
+    def __exit__(self, *_: object) -> None:
+        _request_id.reset(self._before)
 
 
 def current_request_id() -> str | None:

@@ -132,7 +132,7 @@ class Database:
 
         self._direct = Direct(self.engine)
 
-    def reading(self) -> AbstractAsyncContextManager[AsyncSession]:
+    def reading(self) -> AsyncSession:
         """Open a session whose statements see the newest committed state and cost no transaction."""
         return ReadingSession(self._autocommit, self._direct)
 

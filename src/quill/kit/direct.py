@@ -35,6 +35,8 @@ _KINDS = (sa.SelectBase, sa.UpdateBase)
 _DEPENDING = (sa.Numeric, sa.Float)
 """Types that do something to a value only for some of the types the database may give it."""
 
+_UNSEEN = object()
+
 MOST_TEXTS = 100
 """How many texts one statement is kept with, each for lists of other lengths; further ones go the usual way."""
 
@@ -95,7 +97,7 @@ class Ready:
         if self._defaults:
             params = {**self._defaults, **params}
         try:
-            lengths = tuple([len(params[name]) for name in self._lists])
+            lengths = tuple([len(params[name]) for name in self._lists]) if self._lists else ()
             text = self._texts.get(lengths) or self._new_text(lengths, params)
             return None if text is None else text.filled(params)
         except KeyError:
@@ -157,15 +159,16 @@ class Direct:
         """Return a statement as the driver takes it; ``None`` for one that is new or goes the usual way."""
         if self._engine.sync_engine.dispatch.before_cursor_execute or not isinstance(statement, _KINDS):
             return None
-        # What columns an insert or an update sets depends on the names it is executed with.
-        names = tuple(params) if isinstance(statement, sa.ValuesBase) else ()
         known = self._known.get(statement)
         if known is None:
             self._known[statement] = {}
             return None
-        if names not in known:
-            known[names] = _made_ready(statement, names, self._dialect) if len(known) < MOST_TEXTS else None
-        return known[names]
+        # What columns an insert or an update sets depends on the names it is executed with.
+        names = tuple(params) if isinstance(statement, sa.ValuesBase) else ()
+        ready = known.get(names, _UNSEEN)
+        if ready is _UNSEEN:
+            ready = known[names] = _made_ready(statement, names, self._dialect) if len(known) < MOST_TEXTS else None
+        return cast("Ready | None", ready)
 
     async def connect(self) -> Pooled:
         """Return a connection of the pool that is in no transaction, to be handed to ``give_back``.

@@ -66,14 +66,16 @@ class Pool(AsyncAdaptedQueuePool):
     """
 
     def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **{**options, "use_lifo": True})
+        super().__init__(*args, **options)
+        # In place of SQLAlchemy's queue, whose locks and wake-up calls one event loop has no use for.
+        self._free: list[ConnectionPoolEntry] = []
         self._waiting: deque[asyncio.Future[ConnectionPoolEntry]] = deque()
 
     def take(self) -> Taken | None:
         """Return a free connection that is known to work; ``None`` when one has to be made, asked or waited for."""
-        if self._pool.empty():
+        if not self._free:
             return None
-        record: Any = self._pool.get_nowait()
+        record: Any = self._free.pop()
         try:
             if not record._is_hard_or_soft_invalidated() and not _is_idle(record):
                 taken = Taken(self, record)
@@ -85,8 +87,25 @@ class Pool(AsyncAdaptedQueuePool):
         self._do_return_conn(record)
         return None
 
+    def checkedin(self) -> int:
+        """Return how many connections are free."""
+        return len(self._free)
+
+    def checkedout(self) -> int:
+        """Return how many connections are in use."""
+        return self.size() + self.overflow() - len(self._free)
+
+    def dispose(self) -> None:
+        """Close the connections that are free."""
+        free, self._free = self._free, []
+        for record in free:
+            self._pool.put_nowait(record)
+        super().dispose()
+
     def _do_get(self) -> ConnectionPoolEntry:
-        if not self._pool.empty() or self._overflow < self._max_overflow:
+        if self._free:
+            return self._free.pop()
+        if self._overflow < self._max_overflow:
             return super()._do_get()
         waiting: asyncio.Future[ConnectionPoolEntry] = asyncio.get_running_loop().create_future()
         self._waiting.append(waiting)
@@ -106,7 +125,7 @@ class Pool(AsyncAdaptedQueuePool):
             if not waiting.done():
                 waiting.set_result(record)
                 return
-        super()._do_return_conn(record)
+        self._free.append(record)
 
     def lost(self, connection: Taken | PoolProxiedConnection, error: BaseException) -> None:
         """Have a connection replaced that broke, and those made before it: what broke it broke them as well."""

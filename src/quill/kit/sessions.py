@@ -25,7 +25,8 @@ class WritingSession(AsyncSession):
 
     async def execute(self, statement: Any, params: Any = None, **options: Any) -> Any:
         """Return the result of a statement, as ``AsyncSession.execute`` does."""
-        sets = [params or {}] if params is None or isinstance(params, Mapping) else list(params)
+        # Asked of nearly every statement: the kind that values nearly always have comes first.
+        sets = [params or {}] if params is None or isinstance(params, dict | Mapping) else list(params)
         ready = self._direct.ready(statement, sets[0]) if sets and not options else None
         executables = _executables(ready, sets) if ready is not None else None
         if ready is None or executables is None:
@@ -220,7 +221,10 @@ class ReadingSession(LateSession):
 
 def _executables(ready: Ready, sets: Sequence[Mapping[str, Any]]) -> list[Executable] | None:
     """Return what the driver gets for each set of values; ``None`` when it is not to get them."""
-    if len(sets) > 1 and (ready.returns_rows or any(one.keys() != sets[0].keys() for one in sets)):
+    if len(sets) == 1:
+        only = ready.with_values(sets[0])
+        return None if only is None else [only]
+    if ready.returns_rows or any(one.keys() != sets[0].keys() for one in sets):
         return None
     executables = []
     for one in sets:

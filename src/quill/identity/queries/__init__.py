@@ -14,6 +14,7 @@ from quill.identity.queries.memberships import (
 from quill.identity.queries.people import (
     ACCOUNT,
     SEPARATOR,
+    PersonRow,
     active_people,
     count_people,
     credentials_select,
@@ -51,6 +52,7 @@ __all__ = [
     "ACCOUNT",
     "SEPARATOR",
     "Anybody",
+    "PersonRow",
     "Ties",
     "active_people",
     "around_patient",

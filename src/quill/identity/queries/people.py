@@ -2,14 +2,14 @@
 
 import functools
 from collections.abc import Collection, Sequence
-from typing import Any, cast
+from typing import Any, NamedTuple, Self, cast
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from quill.actor import Level
 from quill.identity.models import OrganisationStaffMember, ProfessionalRegistration, UserAccount, UserRole
-from quill.kit.ids import PatientId, UserId
+from quill.kit.ids import OrganisationId, PatientId, UserId
 
 SEPARATOR = "\n"
 """Between aggregated names; no role name holds a line break."""
@@ -29,9 +29,34 @@ SHOWN = (
 """What every list of people has of each."""
 
 
+class PersonRow(NamedTuple):
+    """The columns of ``person_select``, which rows of it begin with."""
+
+    id: int
+    username: str
+    full_name: str | None
+    email: str
+    permission_level: str
+    is_active: bool
+    is_totp_enabled: bool
+    patient_id: str | None
+    base_profession: str
+    additional_competencies: str
+    removed_competencies: str
+    roles: str | None
+    registrations: str | None
+    organisations: str | None
+    primary_organisation_id: OrganisationId | None
+
+    @classmethod
+    def of(cls, row: sa.Row[*tuple[Any, ...]]) -> Self:
+        """Return the beginning of a row; two of them with the same values are equal."""
+        return cls._make(row[: len(cls._fields)])
+
+
 @functools.cache
 def person_select() -> sa.Select[*tuple[Any, ...]]:
-    """Return a select of everything that makes an actor, one row per person and one statement in all.
+    """Return a select of everything that makes an actor (``PersonRow``), one row per person and one statement in all.
 
     It is part of every request: made once, of core columns, which cost much less than mapped ones.
     """
@@ -65,8 +90,9 @@ def person_select() -> sa.Select[*tuple[Any, ...]]:
         ACCOUNT.c.is_totp_enabled,
         ACCOUNT.c.patient_id,
         ACCOUNT.c.base_profession,
-        ACCOUNT.c.additional_competencies,
-        ACCOUNT.c.removed_competencies,
+        # As text, which is taken apart once for each text there is.
+        sa.cast(ACCOUNT.c.additional_competencies, sa.Text()).label("additional_competencies"),
+        sa.cast(ACCOUNT.c.removed_competencies, sa.Text()).label("removed_competencies"),
         roles.label("roles"),
         registrations.label("registrations"),
         organisations.label("organisations"),
