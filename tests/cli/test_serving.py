@@ -145,6 +145,30 @@ class Sending:
         self._socket.close()
 
 
+def test_body_is_never_longer_than_announced(quill: Run, tmp_path: Path) -> None:
+    """The edge counts the bytes of those bodies only whose length nobody announces."""
+    quill("migrate")
+    post = b"POST /api/auth/login HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nConnection: close\r\n"
+    body = b'{"username": "nobody", "password": "nothing"}'
+    many = b"%x\r\n%s\r\n" % (100_000, b"x" * 100_000)
+
+    def answer_to(port: int, *pieces: bytes) -> bytes:
+        with closing(Sending(port)) as sending, suppress(ConnectionError):
+            sending.send(*pieces)
+            return sending.answer()
+        return b""
+
+    with serving(tmp_path / "data") as (port, _):
+        length = b"Content-Length: %d\r\n" % len(body)
+        assert b'"error_code":"invalid_credentials"' in answer_to(port, post, length, b"\r\n", body)
+        # What follows is no part of it, and no request.
+        assert b'"error_code":"invalid_credentials"' in answer_to(port, post, length, b"\r\n", body, b"x" * 2_000_000)
+        chunked = b"Transfer-Encoding: chunked\r\n"
+        assert b" 400 " in answer_to(port, post, length, chunked, b"\r\n", many)[:40]
+        huge = answer_to(port, post, chunked, b"\r\n", *[many] * 30, b"0\r\n\r\n")
+        assert huge == b"" or b'"error_code":"body_too_large"' in huge
+
+
 REQUEST_LINE, REST_OF_HEAD = b"GET /api/health/live HTTP/1.1\r\n", b"Host: x\r\n\r\n"
 OK = b"HTTP/1.1 200 OK"
 

@@ -121,6 +121,12 @@ def test_a_huge_body_is_413(client: TestClient) -> None:
     assert (answer.status_code, answer.json()["error_code"]) == (413, "body_too_large")
 
 
+def test_a_huge_body_that_comes_in_chunks_is_413(client: TestClient) -> None:
+    chunks = [b'{"username": "', *[b"x" * 100_000] * 20, b'", "password": "x"}']
+    answer = client.post("/api/auth/login", content=iter(chunks), headers={"content-type": "application/json"})
+    assert (answer.status_code, answer.json()["error_code"]) == (413, "body_too_large")
+
+
 @pytest.mark.parametrize(
     ("headers", "is_refused"),
     [

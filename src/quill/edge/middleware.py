@@ -182,14 +182,21 @@ class _Headers(dict[bytes, bytes]):
 
 
 class BodyLimit(RequestBodyLimitMiddleware):
-    """Refuses bodies that turn out to be too large, for those methods whose bodies somebody reads."""
+    """Refuses bodies that turn out to be too large, for those methods whose bodies somebody reads.
+
+    One whose length is announced need not be counted: servers take no more than that (RFC 9112, section 6.3).
+    """
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on; its body breaks off where it becomes too large."""
-        if scope["type"] == "http" and scope["method"] in SAFE_METHODS:
+        if scope["type"] == "http" and (scope["method"] in SAFE_METHODS or not _comes_in_chunks(scope)):
             await self.app(scope, receive, send)
         else:
             await super().__call__(scope, receive, send)
+
+
+def _comes_in_chunks(scope: Scope) -> bool:
+    return any(name == b"transfer-encoding" for name, _ in scope["headers"])
 
 
 def _template(scope: Scope) -> str:
