@@ -212,8 +212,12 @@ class Unit(Reader):
 
     async def _commit(self) -> None:
         rows = [*self.audit_rows, *self.refusal_rows]
-        await self.services.recorder.insert(self.session, rows, along_with=self._take_last_rows())
-        await self.session.commit()
+        if self._last_rows or not self.services.database.is_untouched(self.session):
+            await self.services.recorder.insert(self.session, rows, along_with=self._take_last_rows())
+            await self.session.commit()
+        else:
+            # Nothing was to be done: there is no transaction, and the rows go with those of others.
+            await self.services.recorder.record(rows)
         # They are durable; should a callback fail, they must not be written again.
         self.refusal_rows.clear()
         callbacks, self._after_commit = self._after_commit, []

@@ -94,6 +94,11 @@ class LateSession(WritingSession):
         super().__init__(self._engine, self._direct, autoflush=self._autoflush)
         return getattr(self, name)
 
+    @property
+    def is_untouched(self) -> bool:
+        """Tell whether nothing has been asked of SQLAlchemy's session yet."""
+        return not self._is_begun
+
     async def __aenter__(self) -> Self:
         """Return the session."""
         return self
