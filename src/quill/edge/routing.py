@@ -9,7 +9,6 @@ from collections.abc import Iterable
 
 from fastapi import APIRouter, FastAPI
 from fastapi.routing import APIRoute
-from starlette.routing import Match
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from quill.edge.plans import plan_for
@@ -52,11 +51,14 @@ class _Table:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request by the first route that matches it, as the router would."""
         if scope["type"] == "http" and not scope.get("root_path"):
-            for route, plan in self._routes.get(_key(scope["method"], scope["path"]), ()):
-                match, found = route.matches(scope)
-                if match is Match.FULL:
-                    scope["router"] = self._router
-                    scope.update(found)
+            path = scope["path"]
+            for route, plan in self._routes.get(_key(scope["method"], path), ()):
+                found = route.path_regex.match(path)
+                if found is not None:
+                    held = {
+                        name: route.param_convertors[name].convert(text) for name, text in found.groupdict().items()
+                    }
+                    scope.update(router=self._router, route=route, endpoint=route.endpoint, path_params=held)
                     await (plan or route.handle)(scope, receive, send)
                     return
         await self._rest(scope, receive, send)

@@ -58,7 +58,7 @@ async def insert_if_changed(session: AsyncSession, change: Change, insertions: S
     Args:
         session: for one statement (``Database.one_statement``).
         change: an update that returns no columns.
-        insertions: at least one row, all by the same statement.
+        insertions: at least one row, all by the same statement and with the same columns.
 
     Returns:
         Whether it met any; if not, nothing is written.
@@ -66,26 +66,29 @@ async def insert_if_changed(session: AsyncSession, change: Change, insertions: S
     if isinstance(session, OneStatementSession):
         return await session.change_then(change, [(insertions[0].statement, [each.row for each in insertions])])
     update, values = change
-    names = tuple(tuple(insertion.row) for insertion in insertions)
     rows = {
         _name(place, column): value
         for place, insertion in enumerate(insertions)
         for column, value in insertion.row.items()
     }
-    statement = _as_one_if_changed(update, insertions[0].statement, names)
+    statement = _as_one_if_changed(update, insertions[0].statement, tuple(insertions[0].row), len(insertions))
     return (await session.execute(statement, {**values, **rows})).scalar_one() > 0
 
 
 @functools.lru_cache(maxsize=100)
-def _as_one_if_changed(update: sa.Update, insert: sa.Insert, names: tuple[tuple[str, ...], ...]) -> sa.Select[int]:
+def _as_one_if_changed(update: sa.Update, insert: sa.Insert, columns: tuple[str, ...], rows: int) -> sa.Select[int]:
     changed = update.returning(sa.literal_column("1", sa.Integer()).label("one")).cte("changed")
     table = cast("sa.Table", insert.table)
-    parts = []
-    for place, columns in enumerate(names):
-        values = [sa.bindparam(_name(place, column), type_=table.c[column].type) for column in columns]
-        row = sa.select(*values).where(sa.exists().select_from(changed))
-        parts.append(sa.insert(table).from_select(columns, row).cte(f"row_{place}"))
-    return sa.select(sa.func.count()).select_from(changed).add_cte(*parts)
+    # One insert for all of them, since PostgreSQL promises no order among several.
+    added = sa.union_all(
+        *(
+            sa.select(*(sa.bindparam(_name(place, column), type_=table.c[column].type) for column in columns)).where(
+                sa.exists().select_from(changed)
+            )
+            for place in range(rows)
+        )
+    )
+    return sa.select(sa.func.count()).select_from(changed).add_cte(insert.from_select(columns, added).cte("added"))
 
 
 def _name(place: int, column: str) -> str:

@@ -5,7 +5,7 @@ Source: openEHR REST API 1.0.2, EHR and Definition; openEHR Reference Model 1.0.
 
 import datetime
 from dataclasses import dataclass, field
-from typing import Protocol, TypeAlias
+from typing import NamedTuple, Protocol, TypeAlias
 
 from quill.kit.documents import Document
 from quill.kit.ids import CompositionUid
@@ -44,9 +44,8 @@ class StoredComposition:
     document: Document
 
 
-@dataclass(frozen=True, slots=True)
-class CompositionSummary:
-    """What a list shows of the newest version of a composition.
+class CompositionSummary(NamedTuple):
+    """What a list shows of the newest version of a composition; a tuple, because a page has hundreds of them.
 
     Attributes:
         uid: version uid of the newest version.

@@ -216,8 +216,8 @@ class EmbeddedOpenEhrStore:
             rows = await self._rows(queries.NEXT_PAGE, **values, before=after[0], before_object=after[1])
         shown = rows[:limit]
         summaries = [
-            CompositionSummary(_version_uid(row), row.version, row.title, row.started_at, row.composer_name)
-            for row in shown
+            CompositionSummary(version_uid(object_id, system_id, version), version, *rest)
+            for object_id, system_id, version, *rest in shown
         ]
         if len(rows) == len(shown):
             return CompositionPage(summaries)
