@@ -7,6 +7,7 @@ from typing import Any, Self, TypeAlias
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 from sqlalchemy.orm import SessionTransaction
+from sqlalchemy.util import greenlet_spawn
 
 from quill.kit.direct import Changed, Direct, Executable, Params, Pooled, Ready
 
@@ -66,7 +67,8 @@ class WritingSession(AsyncSession):
         """Return the connection of the transaction or of the savepoint, which is begun with its first statement."""
         held, transaction = self._in_transaction, self._innermost()
         if held is None or transaction is None or transaction is not self._transaction:
-            held = self._in_transaction = await (await self.connection()).get_raw_connection()
+            taken = await greenlet_spawn(self.sync_session.connection)
+            held = self._in_transaction = taken.connection
             await self._direct.begin(self._in_transaction)
             self._transaction = self._innermost()
         return held

@@ -154,7 +154,7 @@ _LAST_READ_AT = sa.select(MESSAGE.c.created_at).where(MESSAGE.c.id == MINE.c.las
 
 
 @functools.cache
-def _marker_where(actor: ActorShape, rule: Rule, *, names_message: bool, is_locked: bool) -> Select:
+def _marker_where(actor: ActorShape, rule: Rule, *, names_message: bool) -> Select:
     is_place = _PLACE.c.id == (MESSAGE_ID if names_message else _NEWEST)
     columns: Select = sa.select(
         CONVERSATION.c.id,
@@ -164,34 +164,27 @@ def _marker_where(actor: ActorShape, rule: Rule, *, names_message: bool, is_lock
         _PLACE.c.id.label("place_id"),
         _PLACE.c.created_at.label("place_at"),
     )
-    marker = (
+    return (
         columns.join_from(
             CONVERSATION, MINE, sa.and_(MINE.c.conversation_id == CONVERSATION.c.id, actor.is_user(MINE.c.user_id))
         )
         .outerjoin(_PLACE, sa.and_(_PLACE.c.conversation_id == CONVERSATION.c.id, is_place))
         .where(CONVERSATION.c.id == CONVERSATION_ID, rule(actor))
+        .with_for_update(of=MINE)
     )
-    return marker.with_for_update(of=MINE) if is_locked else marker
 
 
-async def find_marker(
-    session: AsyncSession,
-    actor: Actor,
-    conversation_id: ConversationId,
-    message_id: MessageId | None,
-    rule: Rule,
-    *,
-    is_locked: bool = False,
+async def lock_marker(
+    session: AsyncSession, actor: Actor, conversation_id: ConversationId, message_id: MessageId | None, rule: Rule
 ) -> Row | None:
-    """Return how far the actor has read; locked, a message is counted before or after a reading, never lost between.
+    """Return how far the actor has read, locked: a message is counted before or after a reading, never lost between.
 
     Args:
-        session: where to look; the transaction, if it is to be locked.
+        session: the transaction.
         actor: whose marker.
         conversation_id: where.
         message_id: where the marker is to go; to the newest message when ``None``.
         rule: which conversations count.
-        is_locked: whether the marker is to be moved.
 
     Returns:
         ``id`` and ``patient_id`` of the conversation; ``last_read_message_id`` with its time, which is ``None`` too
@@ -204,7 +197,7 @@ async def find_marker(
     values: dict[str, Any] = actor_values(actor) | {"in_conversation": conversation_id}
     if message_id is not None:
         values["the_message"] = message_id
-    statement = _marker_where(ActorShape.of(actor), rule, names_message=message_id is not None, is_locked=is_locked)
+    statement = _marker_where(ActorShape.of(actor), rule, names_message=message_id is not None)
     return (await session.execute(statement, values)).first()
 
 

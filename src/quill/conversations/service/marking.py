@@ -27,13 +27,7 @@ async def mark_read(
         CompetencyMissing: 403, the actor may not read records.
         MessageNotFound: 404, the message is not in this conversation.
     """
-    async with unit.reading() as session:
-        marker = await queries.find_marker(session, actor, conversation_id, message_id, visible_conversations)
-    if marker is not None and not _is_there(marker):
-        # Most have read it already, since reading moves the marker; only who has not needs the lock.
-        marker = await queries.find_marker(
-            unit.session, actor, conversation_id, message_id, visible_conversations, is_locked=True
-        )
+    marker = await queries.lock_marker(unit.session, actor, conversation_id, message_id, visible_conversations)
     if marker is None:
         row = await finding.find_readable(unit, actor, conversation_id, Act.MESSAGE_MARK_READ)
         finding.record_refusal(unit, actor, Act.MESSAGE_MARK_READ, row, "not_participant")
@@ -47,27 +41,16 @@ async def mark_read(
 async def mark_shown(reader: Reader, actor: Actor, row: ConversationRow, message_id: MessageId) -> None:
     """Mark read what a reading has just shown, in a transaction of its own; its audit row is the reading's."""
     async with open_unit(reader.services, reader.facts) as unit:
-        marker = await queries.find_marker(
-            unit.session, actor, ConversationId(row.id), message_id, everything, is_locked=True
-        )
+        marker = await queries.lock_marker(unit.session, actor, ConversationId(row.id), message_id, everything)
         # Who was taken out of the conversation a moment ago has nothing left to mark.
         if marker is not None:
             await _move(unit, actor, marker)
-
-
-def _is_there(marker: Row) -> bool:
-    """Tell whether a marker is where it is to go, or further; it never moves back."""
-    if marker.place_id is None or marker.last_read_message_at is None:
-        return False
-    return (marker.last_read_message_at, marker.last_read_message_id) >= (marker.place_at, marker.place_id)
 
 
 async def _move(unit: Unit, actor: Actor, marker: Row) -> None:
     """Move a marker that is locked to where it is to go, unless it is there or further already."""
     if marker.place_id is None:
         raise MessageNotFound("Message not found")
-    if _is_there(marker):
-        return
     mark = (marker.place_at, marker.place_id)
     before = await _mark_before(unit, marker)
     if before is not None and before >= mark:
