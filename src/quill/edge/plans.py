@@ -8,8 +8,8 @@ a request: a plan looks at all values first, and a request with a wrong one goes
 
 import inspect
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin
@@ -122,16 +122,21 @@ class Plan:
         if found is None:
             await self._route.handle(scope, receive if content is None else _again(content, receive), send)
             return
-        async with AsyncExitStack() as open_until_answered:
-            for step in self._steps:
-                given = {name: found[slot] for name, slot in step.gets}
-                if step.call is not None:
-                    found[step.slot] = await step.call(**given)
-                elif step.enter is not None:
-                    found[step.slot] = await open_until_answered.enter_async_context(step.enter(**given))
-            returned = await self._endpoint(**{name: found[slot] for name, slot in self._gets})
-            answer = returned if isinstance(returned, Response) else self._answer(returned, found[_RESPONSE])
+        answer = await self._act(found, self._steps)
         await answer(scope, receive, send)
+
+    async def _act(self, found: list[Any], steps: Sequence[_Step]) -> Response:
+        """Return the answer, once whatever was opened for it has been closed."""
+        for place, step in enumerate(steps, 1):
+            given = {name: found[slot] for name, slot in step.gets}
+            if step.call is not None:
+                found[step.slot] = await step.call(**given)
+            elif step.enter is not None:
+                async with step.enter(**given) as found[step.slot]:
+                    return await self._act(found, steps[place:])
+                raise RuntimeError(f"A dependency of {self._route.name} has hidden an error.")
+        returned = await self._endpoint(**{name: found[slot] for name, slot in self._gets})
+        return returned if isinstance(returned, Response) else self._answer(returned, found[_RESPONSE])
 
     def _look_at(self, request: Request, content: bytes | None) -> list[Any] | None:
         """Return the request's values, each in its slot; ``None`` when one of them is not as it should be."""
