@@ -14,8 +14,6 @@ branch_labels = None
 depends_on = None
 
 TABLE = "organisation_patient_name"
-TAKE_IN_TURN = 0x50415449454E54
-"""Number of the PostgreSQL lock between members who are added before their patient and patients who are added."""
 
 FILL = """
 INSERT INTO organisation_patient_name (patient_id, organisation_id, is_active, sort_name)
@@ -55,16 +53,17 @@ END
 
 # Each statement of these functions sees what was committed before it began (PostgreSQL, 13.2.1 and 38.7). Whoever is
 # added to an organisation holds the patient's row, so that no change of it goes unseen; a change holds it by itself,
-# and finds whoever was added before. A patient who is not there cannot be held: those who add the two take turns.
+# and finds whoever was added before. A patient who is not there cannot be held: those who
+# add the two take turns, by an advisory lock of a number that nobody else uses.
 POSTGRESQL = {
     "organisation_patient_name_after_member": (
         "AFTER INSERT ON organisation_patient_member FOR EACH ROW",
-        f"""
+        """
   INSERT INTO organisation_patient_name (patient_id, organisation_id, is_active, sort_name)
     SELECT patient_id, new.organisation_id, is_active, sort_name FROM patient_index
     WHERE patient_id = new.patient_id FOR SHARE;
   IF NOT FOUND THEN
-    PERFORM pg_advisory_xact_lock({TAKE_IN_TURN});
+    PERFORM pg_advisory_xact_lock(20030);
     INSERT INTO organisation_patient_name (patient_id, organisation_id, is_active, sort_name)
       SELECT patient_id, new.organisation_id, is_active, sort_name FROM patient_index
       WHERE patient_id = new.patient_id FOR SHARE;
@@ -73,8 +72,8 @@ POSTGRESQL = {
     ),
     "organisation_patient_name_after_insert": (
         "AFTER INSERT ON patient_index FOR EACH ROW",
-        f"""
-  PERFORM pg_advisory_xact_lock_shared({TAKE_IN_TURN});
+        """
+  PERFORM pg_advisory_xact_lock_shared(20030);
   INSERT INTO organisation_patient_name (patient_id, organisation_id, is_active, sort_name)
     SELECT patient_id, organisation_id, new.is_active, new.sort_name FROM organisation_patient_member
     WHERE patient_id = new.patient_id FOR KEY SHARE;
@@ -124,7 +123,9 @@ def upgrade() -> None:
     if is_postgresql:
         op.execute(f"ANALYZE {TABLE}")
         for name, (happening, body) in POSTGRESQL.items():
-            op.execute(f"CREATE FUNCTION {name}() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN{body}  RETURN NULL;\nEND$$")
+            op.execute(
+                f"CREATE FUNCTION {name}() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN{body}  RETURN NULL;\nEND$$"
+            )
             op.execute(f"CREATE TRIGGER {name} {happening} EXECUTE FUNCTION {name}()")
     else:
         for trigger in SQLITE.values():

@@ -86,6 +86,11 @@ class Filters:
     birth_date: str | None = None
     include_inactive: bool = False
 
+    @property
+    def is_whole(self) -> bool:
+        """Tell whether the list is that of all active patients, narrowed by nothing."""
+        return not any((self.words, self.words_or_identifier, self.identifier, self.birth_date, self.include_inactive))
+
 
 @dataclass(frozen=True, slots=True)
 class _Shape:
@@ -225,7 +230,11 @@ def _page(shape: _Shape, *, is_continued: bool) -> _Select:
     """
     matching = _matching(shape, is_continued=is_continued, is_ordered=True)
     order = [matching.selected_columns.sort_name, matching.selected_columns.patient_id]
-    found = matching.order_by(*order).limit(_MOST).subquery()
+    return with_documents(matching.order_by(*order).limit(_MOST).subquery())
+
+
+def with_documents(found: sa.Subquery) -> _Select:
+    """Select the rows of a page as they are returned, in their order, from what was found for it."""
     return (
         sa.select(found.c.patient_id, found.c.sort_name, found.c.is_active, _DOCUMENT.c.document)
         .join(_DOCUMENT, _DOCUMENT.c.patient_id == found.c.patient_id)

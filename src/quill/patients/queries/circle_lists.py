@@ -1,0 +1,123 @@
+"""The whole list of a caller who works in few organisations, walked in the order that is kept for each of them.
+
+Nobody is passed over who is not listed, so a page takes the time of its rows and a total that of what is counted,
+whatever else there is in the clinic.
+"""
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, cast
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from quill.actor import Actor
+from quill.identity import service as identity
+from quill.identity.terms import ActorShape, Count, actor_values
+from quill.patients.models import OrganisationPatientName, PatientIndex
+from quill.patients.queries.lists import Filters, Row, with_documents
+
+_INDEX = cast("sa.Table", PatientIndex.__table__)
+_NAME = cast("sa.Table", OrganisationPatientName.__table__)
+_MOST = sa.bindparam("most", type_=sa.Integer())
+_AFTER = sa.tuple_(sa.bindparam("after_name", type_=sa.String()), sa.bindparam("after_id", type_=sa.String()))
+
+MOST_ORGANISATIONS = 8
+"""In so many a caller may work: each takes a look into the index of its own, and a part of the statement's text."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Shape:
+    """What the text of a statement depends on.
+
+    Attributes:
+        actor: who asks.
+        organisations: in how many the actor works.
+        is_continued: whether the page begins after a place in the list.
+    """
+
+    actor: ActorShape
+    organisations: int
+    is_continued: bool = False
+
+
+def has_circle_list(actor: Actor, filters: Filters) -> bool:
+    """Tell whether a caller's list is kept in order: it is narrowed by nothing, and of few organisations."""
+    return filters.is_whole and len(actor.organisation_ids) <= MOST_ORGANISATIONS
+
+
+async def circle_page(session: AsyncSession, actor: Actor, after: tuple[str, str] | None, limit: int) -> Sequence[Row]:
+    """Return one page of the active patients a caller may see, as ``page`` returns them."""
+    shape = _Shape(ActorShape.of(actor), len(actor.organisation_ids), is_continued=after is not None)
+    values = _values(actor) | {"most": limit + 1}
+    if after is not None:
+        values |= {"after_name": after[0], "after_id": after[1]}
+    return (await session.execute(_page(shape), values)).all()
+
+
+async def circle_count(session: AsyncSession, actor: Actor, most: int) -> int | None:
+    """Return how many active patients a caller may see; ``None`` when they are more than ``most``."""
+    shape = _Shape(ActorShape.of(actor), len(actor.organisation_ids))
+    found = int(await session.scalar(_count(shape), _values(actor) | {"most": most + 1}) or 0)
+    return found if found <= most else None
+
+
+def _values(actor: Actor) -> dict[str, Any]:
+    places = {_place(number): organisation_id for number, organisation_id in enumerate(actor.organisation_ids)}
+    return actor_values(actor) | places
+
+
+def _place(number: int) -> str:
+    return f"organisation_{number}"
+
+
+@functools.cache
+def _page(shape: _Shape) -> sa.Select[*tuple[Any, ...]]:
+    found = _listed(shape, is_ordered=True).subquery()
+    return with_documents(sa.select(found.c.patient_id, found.c.sort_name, sa.true().label("is_active")).subquery())
+
+
+@functools.cache
+def _count(shape: _Shape) -> sa.Select[int]:
+    # Where somebody may come twice, going by the order lets counting end with the last that counts.
+    listed = _listed(shape, is_ordered=shape.organisations > 1)
+    return sa.select(sa.func.count()).select_from(listed.subquery())
+
+
+def _listed(shape: _Shape, *, is_ordered: bool) -> sa.Select[str, str]:
+    """Select up to ``most`` of the list: the first of each organisation's, and of everybody else's, put together.
+
+    Those few that would come of each are enough, however they are put together.
+    """
+    firsts = [_first(shape, _of_organisation(number), _NAME) for number in range(shape.organisations)]
+    firsts.append(_first(shape, _of_nobody_else(shape), _INDEX))
+    together = (sa.union_all(*firsts) if len(firsts) > 1 else firsts[0]).subquery()
+    listed = sa.select(together.c.patient_id, together.c.sort_name)
+    if shape.organisations > 1:
+        listed = listed.distinct()
+    if is_ordered:
+        listed = listed.order_by(together.c.sort_name, together.c.patient_id)
+    return listed.limit(_MOST)
+
+
+def _first(shape: _Shape, condition: sa.ColumnElement[bool], table: sa.Table) -> sa.Select[str, str]:
+    # Not the bare column: SQLite would not look that up in an index.
+    chosen = sa.select(table.c.patient_id, table.c.sort_name).where(condition, table.c.is_active == sa.true())
+    if shape.is_continued:
+        chosen = chosen.where(sa.tuple_(table.c.sort_name, table.c.patient_id) > _AFTER)
+    first = chosen.order_by(table.c.sort_name, table.c.patient_id).limit(_MOST).subquery()
+    return sa.select(first.c.patient_id, first.c.sort_name)
+
+
+def _of_organisation(number: int) -> sa.ColumnElement[bool]:
+    return _NAME.c.organisation_id == sa.bindparam(_place(number), type_=sa.Integer())
+
+
+def _of_nobody_else(shape: _Shape) -> sa.ColumnElement[bool]:
+    """Return the condition that a patient is the caller's by grant or as their own record, and in no other way."""
+    alone = replace(shape.actor, organisations=Count.NONE)
+    is_listed = _INDEX.c.patient_id.in_(identity.related_patients(alone))
+    if not shape.organisations:
+        return is_listed
+    return sa.and_(is_listed, sa.not_(identity.shares_organisation(shape.actor, _INDEX.c.patient_id)))
