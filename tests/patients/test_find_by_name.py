@@ -67,12 +67,14 @@ ODD = [
 ]
 
 
-@pytest.fixture(params=["a large circle", "so many hits", "everybody"])
+@pytest.fixture(params=["a large circle", "so many hits", "more hits than are sorted out", "everybody"])
 def large(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     """Have everybody's circle be large, and in turn hits be many."""
     monkeypatch.setattr(listing, "LARGE_CIRCLE", 0)
     if request.param == "so many hits":
         monkeypatch.setattr(lists, "FEW", 1)
+    if request.param == "more hits than are sorted out":
+        monkeypatch.setattr(lists, "TIMES_A_PAGE", 1)
     return {"scope": "admin"} if request.param == "everybody" else {}
 
 
