@@ -2,6 +2,7 @@
 
 from typing import Any, cast
 
+import pytest
 import sqlalchemy as sa
 
 from quill.errors import FhirUnavailable
@@ -9,12 +10,15 @@ from quill.identity.models import OrganisationPatientMember
 from quill.kit import clock
 from quill.patients.models import PatientIndex
 from tests.clinic import Clinic
+from tests.databases import POSTGRESQL_URL
 from tests.remote_like import Line, with_remote_fhir
 
 # Made up in the range kept for tests, 999 000 0000 to 999 999 9999.
 NHS_NUMBER = "9990527113"
 OTHER_NHS_NUMBER = "9991054227"
 NHS_SYSTEM = "https://fhir.nhs.uk/Id/nhs-number"
+
+on_sqlite = pytest.mark.skipif(POSTGRESQL_URL is not None, reason="about SQLite's own; `make test` does it")
 
 INDEX = cast("sa.Table", PatientIndex.__table__)
 MEMBER = cast("sa.Table", OrganisationPatientMember.__table__)

@@ -21,10 +21,7 @@ from quill.patients.reprojecting import reproject
 from quill.ports.fhir import FhirStore
 from quill.unit import Unit
 from tests.clinic import Clinic, Person
-from tests.databases import POSTGRESQL_URL
-from tests.patients.helpers import NHS_NUMBER, NHS_SYSTEM, rows
-
-on_sqlite = pytest.mark.skipif(POSTGRESQL_URL is not None, reason="about SQLite's own; `make test` does it")
+from tests.patients.helpers import NHS_NUMBER, NHS_SYSTEM, on_sqlite, rows
 
 SYLLABLES = [
     "an",

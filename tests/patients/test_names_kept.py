@@ -2,11 +2,14 @@
 
 import asyncio
 import random
+import sqlite3
 from collections.abc import Awaitable, Callable
+from contextlib import closing
 from typing import Any, cast
 
 import pytest
 import sqlalchemy as sa
+from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from quill.actor import Actor
@@ -19,7 +22,7 @@ from quill.organisations.service import members
 from quill.patients import service as patients
 from quill.unit import RequestFacts, Unit, open_unit
 from tests.clinic import Clinic
-from tests.patients.helpers import INDEX, MEMBER, index_row, member_row, rows
+from tests.patients.helpers import INDEX, MEMBER, index_row, member_row, on_sqlite, rows
 
 KEPT = "SELECT organisation_id, patient_id, is_active, sort_name FROM organisation_patient_name"
 JOINED = """
@@ -126,6 +129,21 @@ def test_patients_made_and_renamed_as_everybody_does_are_kept(clinic: Clinic) ->
     assert admin.post(f"/api/patients/{first}/deactivate").is_success
     of_first = [(bool(active), name) for _, patient_id, active, name in assert_kept(clinic) if patient_id == first]
     assert of_first == [(False, "oak pat"), (False, "oak pat")]
+
+
+@on_sqlite
+def test_memberships_removed_without_heed_of_foreign_keys_leave_nothing(clinic: Clinic) -> None:
+    here = clinic.organisation()
+    clinic.patient(here)
+
+    # As the command `sqlite3` does it.
+    with closing(
+        sqlite3.connect(make_url(clinic.services.settings.resolved_database_url).database or "")
+    ) as connection:
+        connection.execute("DELETE FROM organisation_patient_member")
+        connection.commit()
+    assert assert_kept(clinic) == []
+    assert clinic.clinician(here).get("/api/patients").json()["patients"] == []
 
 
 RENAME: Act = lambda session: session.execute(changed("p", sort_name="birch"))  # noqa: E731

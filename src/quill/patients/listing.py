@@ -20,7 +20,8 @@ from quill.unit import Reader
 
 LARGE_CIRCLE = 2000
 """From so many patients on, walking the list and asking of each whether the caller may see it beats gathering all the
-caller may see first: with 100,000 patients in one organisation 2 ms instead of 220."""
+caller may see first, when somebody is looked for: with 100,000 patients in one organisation 2 ms instead of 220. Nor
+are more than these counted in passing."""
 
 DENSE = 4
 """So does walking for a smaller circle that every fourth patient or more belongs to: of 2,000 patients all, 0.4 ms

@@ -29,6 +29,12 @@ CREATE TRIGGER organisation_patient_name_after_member AFTER INSERT ON organisati
     SELECT patient_id, new.organisation_id, is_active, sort_name FROM patient_index WHERE patient_id = new.patient_id;
 END
 """,
+    # The foreign key does this too, but only for programs that ask SQLite to heed those.
+    "organisation_patient_name_after_leaving": """
+CREATE TRIGGER organisation_patient_name_after_leaving AFTER DELETE ON organisation_patient_member BEGIN
+  DELETE FROM organisation_patient_name WHERE patient_id = old.patient_id AND organisation_id = old.organisation_id;
+END
+""",
     "organisation_patient_name_after_insert": """
 CREATE TRIGGER organisation_patient_name_after_insert AFTER INSERT ON patient_index BEGIN
   INSERT INTO organisation_patient_name (patient_id, organisation_id, is_active, sort_name)
