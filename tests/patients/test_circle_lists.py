@@ -12,7 +12,6 @@ import sqlalchemy as sa
 from quill.actor import Level
 from quill.identity import service as identity
 from quill.identity.models import ExternalAccess
-from quill.identity.terms import ActorShape
 from quill.kit import clock
 from quill.kit.ids import UserId
 from quill.patients import contact, listing
@@ -248,9 +247,7 @@ def plan_of(clinic: Clinic, person: Person, statement: Callable[..., sa.Select[A
         async with clinic.services.database.reading() as session:
             actor = await identity.find_actor(session, clinic.services.settings, UserId(person.id))
             assert actor is not None
-            shape = circle_lists._Shape(
-                ActorShape.of(actor), len(actor.organisation_ids), is_continued="after_name" in more
-            )
+            shape = circle_lists._Shape.of(session, actor, is_continued="after_name" in more)
             connection = await session.connection()
             compiled = statement(shape).compile(dialect=connection.dialect)
             expanded = compiled.construct_expanded_state(circle_lists._values(actor) | more)
@@ -266,14 +263,13 @@ def plan_of(clinic: Clinic, person: Person, statement: Callable[..., sa.Select[A
 
 
 def _sqlite_steps(found: Sequence[Any]) -> list[list[str]]:
+    # A sort stands beside what it sorts, not above it; the outermost puts the rows of the page with their documents.
+    sorts = {row.parent for row in found if "TEMP B-TREE" in row.detail} - {0}
     paths: dict[int, list[str]] = {0: []}
     for row in found:
-        paths[row.id] = [*paths[row.parent], row.detail]
-    # A sort stands beside what it sorts, not above it.
-    sorts = {row.parent for row in found if "TEMP B-TREE" in row.detail}
-    return [
-        [*(["SORT"] if row.parent in sorts else []), *paths[row.id]] for row in found if "TEMP B-TREE" not in row.detail
-    ]
+        above = [*paths[row.parent], "SORT"] if row.parent in sorts else paths[row.parent]
+        paths[row.id] = [*above, row.detail]
+    return [paths[row.id] for row in found if "TEMP B-TREE" not in row.detail]
 
 
 def _postgresql_steps(node: dict[str, Any], above: list[str]) -> list[list[str]]:
@@ -292,7 +288,7 @@ def test_names_are_read_from_the_index_in_order_and_never_sorted(clinic: Clinic,
         (circle_lists._page, {"most": 51}),
         (circle_lists._page, {"most": 51, "after_name": "name 0.5", "after_id": "p5"}),
     ]
-    if number == 1:
+    if number == 1 or POSTGRESQL_URL is None:
         asked.append((circle_lists._count, {"most": 2001}))
     for statement, values in asked:
         plan = plan_of(clinic, person, statement, **values)

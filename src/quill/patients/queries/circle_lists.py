@@ -34,12 +34,19 @@ class _Shape:
     Attributes:
         actor: who asks.
         organisations: in how many the actor works.
+        is_sqlite: whether SQLite answers it, which PostgreSQL does otherwise.
         is_continued: whether the page begins after a place in the list.
     """
 
     actor: ActorShape
     organisations: int
+    is_sqlite: bool
     is_continued: bool = False
+
+    @classmethod
+    def of(cls, session: AsyncSession, actor: Actor, *, is_continued: bool = False) -> "_Shape":
+        is_sqlite = session.get_bind().dialect.name == "sqlite"
+        return cls(ActorShape.of(actor), len(actor.organisation_ids), is_sqlite, is_continued)
 
 
 def has_circle_list(actor: Actor, filters: Filters) -> bool:
@@ -49,7 +56,7 @@ def has_circle_list(actor: Actor, filters: Filters) -> bool:
 
 async def circle_page(session: AsyncSession, actor: Actor, after: tuple[str, str] | None, limit: int) -> Sequence[Row]:
     """Return one page of the active patients a caller may see, as ``page`` returns them."""
-    shape = _Shape(ActorShape.of(actor), len(actor.organisation_ids), is_continued=after is not None)
+    shape = _Shape.of(session, actor, is_continued=after is not None)
     values = _values(actor) | {"most": limit + 1}
     if after is not None:
         values |= {"after_name": after[0], "after_id": after[1]}
@@ -58,7 +65,7 @@ async def circle_page(session: AsyncSession, actor: Actor, after: tuple[str, str
 
 async def circle_count(session: AsyncSession, actor: Actor, most: int) -> int | None:
     """Return how many active patients a caller may see; ``None`` when they are more than ``most``."""
-    shape = _Shape(ActorShape.of(actor), len(actor.organisation_ids))
+    shape = _Shape.of(session, actor)
     found = int(await session.scalar(_count(shape), _values(actor) | {"most": most + 1}) or 0)
     return found if found <= most else None
 
@@ -85,29 +92,31 @@ def _count(shape: _Shape) -> sa.Select[int]:
     return sa.select(sa.func.count()).select_from(listed.subquery())
 
 
-def _listed(shape: _Shape, *, is_ordered: bool) -> sa.Select[str, str]:
-    """Select up to ``most`` of the list: the first of each organisation's, and of everybody else's, put together.
+def _listed(shape: _Shape, *, is_ordered: bool) -> sa.Select[str, str] | sa.CompoundSelect[str, str]:
+    """Select up to ``most`` of the list: what is each organisation's, and what is theirs otherwise, put together.
 
-    Those few that would come of each are enough, however they are put together.
+    Both databases go through the parts side by side, each in the order of its index, and no further than they have to:
+    SQLite where an ordered ``UNION`` puts them together, PostgreSQL where each is ordered and limited by itself.
     """
-    firsts = [_first(shape, _of_organisation(number), _NAME) for number in range(shape.organisations)]
-    firsts.append(_first(shape, _of_nobody_else(shape), _INDEX))
-    together = (sa.union_all(*firsts) if len(firsts) > 1 else firsts[0]).subquery()
-    listed = sa.select(together.c.patient_id, together.c.sort_name)
-    if shape.organisations > 1:
-        listed = listed.distinct()
-    if is_ordered:
-        listed = listed.order_by(together.c.sort_name, together.c.patient_id)
-    return listed.limit(_MOST)
+    parts = [_part(shape, _of_organisation(number), _NAME) for number in range(shape.organisations)]
+    parts.append(_part(shape, _of_nobody_else(shape), _INDEX))
+    is_distinct = shape.organisations > 1
+    if shape.is_sqlite:
+        whole = sa.union(*parts) if is_distinct else sa.union_all(*parts)
+        return (whole.order_by("sort_name", "patient_id") if is_ordered else whole).limit(_MOST)
+    firsts = [
+        part.order_by(part.selected_columns.sort_name, part.selected_columns.patient_id).limit(_MOST).subquery()
+        for part in parts
+    ]
+    together = sa.union_all(*(sa.select(first) for first in firsts)).subquery()
+    listed = sa.select(together).distinct() if is_distinct else sa.select(together)
+    return (listed.order_by(together.c.sort_name, together.c.patient_id) if is_ordered else listed).limit(_MOST)
 
 
-def _first(shape: _Shape, condition: sa.ColumnElement[bool], table: sa.Table) -> sa.Select[str, str]:
+def _part(shape: _Shape, condition: sa.ColumnElement[bool], table: sa.Table) -> sa.Select[str, str]:
     # Not the bare column: SQLite would not look that up in an index.
-    chosen = sa.select(table.c.patient_id, table.c.sort_name).where(condition, table.c.is_active == sa.true())
-    if shape.is_continued:
-        chosen = chosen.where(sa.tuple_(table.c.sort_name, table.c.patient_id) > _AFTER)
-    first = chosen.order_by(table.c.sort_name, table.c.patient_id).limit(_MOST).subquery()
-    return sa.select(first.c.patient_id, first.c.sort_name)
+    part = sa.select(table.c.patient_id, table.c.sort_name).where(condition, table.c.is_active == sa.true())
+    return part.where(sa.tuple_(table.c.sort_name, table.c.patient_id) > _AFTER) if shape.is_continued else part
 
 
 def _of_organisation(number: int) -> sa.ColumnElement[bool]:
