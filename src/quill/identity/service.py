@@ -37,6 +37,7 @@ person_select = queries.person_select
 person_exists = queries.person_exists
 related_patients = queries.related_patients
 is_related = queries.is_related
+in_several = queries.in_several
 shares_organisation = queries.shares_organisation
 number_cared_for = queries.number_cared_for
 Ties = queries.Ties

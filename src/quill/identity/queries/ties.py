@@ -102,6 +102,15 @@ def number_cared_for(actor: Terms, most: sa.ColumnElement[int]) -> sa.ScalarSele
     return sa.select(sa.func.count()).select_from(cared_for.limit(most).subquery()).scalar_subquery()
 
 
+def in_several(actor: Terms) -> sa.Select[str]:
+    """Return the ids of the patients whom an organisation of the actor cares for that is not their primary one.
+
+    Whoever is in two of the actor's organisations is among them, because only one can be primary.
+    """
+    organisation_id, is_primary = _ORGANISATION_PATIENT.c.organisation_id, _ORGANISATION_PATIENT.c.is_primary
+    return sa.select(_ORGANISATION_PATIENT.c.patient_id).where(actor.works_in(organisation_id), sa.not_(is_primary))
+
+
 SUBJECT = sa.bindparam("subject", type_=sa.String(64))
 """The patient whom a statement is about."""
 

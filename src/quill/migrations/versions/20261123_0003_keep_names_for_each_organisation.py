@@ -14,6 +14,7 @@ branch_labels = None
 depends_on = None
 
 TABLE = "organisation_patient_name"
+SECONDARY = "ix_organisation_patient_member_secondary"
 
 FILL = """
 INSERT INTO organisation_patient_name (patient_id, organisation_id, is_active, sort_name)
@@ -126,6 +127,13 @@ def upgrade() -> None:
     op.create_index(
         "ix_organisation_patient_name_in_order", TABLE, ["organisation_id", "is_active", "sort_name", "patient_id"]
     )
+    op.create_index(
+        SECONDARY,
+        "organisation_patient_member",
+        ["organisation_id", "patient_id"],
+        sqlite_where=sa.text("NOT is_primary"),
+        postgresql_where=sa.text("NOT is_primary"),
+    )
     if is_postgresql:
         op.execute(f"ANALYZE {TABLE}")
         for name, (happening, body) in POSTGRESQL.items():
@@ -147,4 +155,5 @@ def downgrade() -> None:
     else:
         for name in SQLITE:
             op.execute(f"DROP TRIGGER {name}")
+    op.drop_index(SECONDARY, "organisation_patient_member")
     op.drop_table(TABLE)

@@ -5,6 +5,7 @@ whatever else there is in the clinic.
 """
 
 import functools
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
@@ -81,42 +82,63 @@ def _place(number: int) -> str:
 
 @functools.cache
 def _page(shape: _Shape) -> sa.Select[*tuple[Any, ...]]:
-    found = _listed(shape, is_ordered=True).subquery()
+    found = _listed(shape).subquery()
     return with_documents(sa.select(found.c.patient_id, found.c.sort_name, sa.true().label("is_active")).subquery())
 
 
 @functools.cache
 def _count(shape: _Shape) -> sa.Select[int]:
-    # Where somebody may come twice, going by the order lets counting end with the last that counts.
-    listed = _listed(shape, is_ordered=shape.organisations > 1)
-    return sa.select(sa.func.count()).select_from(listed.subquery())
+    """Select how many there are, up to ``most``: the sizes of all parts without those who were counted again."""
+    sizes = [sa.select(sa.func.count()).select_from(_first(part).subquery()) for part in _parts(shape)]
+    columns = [size.scalar_subquery().label(f"size_{number}") for number, size in enumerate(sizes)]
+    # Kept, so that none is counted twice: for the comparison and for the sum.
+    counted = sa.select(*columns).cte("counted").prefix_with("MATERIALIZED", dialect="postgresql")
+    total: sa.ColumnElement[int] = functools.reduce(operator.add, counted.c)
+    if shape.organisations > 1:
+        total = total - _counted_again(shape)
+    is_large = sa.or_(*(size >= _MOST for size in counted.c))
+    return sa.select(sa.case((is_large, _MOST), else_=total)).select_from(counted)
 
 
-def _listed(shape: _Shape, *, is_ordered: bool) -> sa.Select[str, str] | sa.CompoundSelect[str, str]:
+def _counted_again(shape: _Shape) -> sa.ScalarSelect[int]:
+    works_there = shape.actor.works_in(_NAME.c.organisation_id)
+    of_several = sa.and_(
+        works_there, _NAME.c.is_active == sa.true(), _NAME.c.patient_id.in_(identity.in_several(shape.actor))
+    )
+    times, patients = sa.func.count(), sa.func.count(sa.distinct(_NAME.c.patient_id))
+    return sa.select(times - patients).where(of_several).scalar_subquery()
+
+
+def _parts(shape: _Shape) -> list[sa.Select[str, str]]:
+    parts = [_part(shape, _of_organisation(number), _NAME) for number in range(shape.organisations)]
+    return [*parts, _part(shape, _of_nobody_else(shape), _INDEX)]
+
+
+def _listed(shape: _Shape) -> sa.Select[str, str] | sa.CompoundSelect[str, str]:
     """Select up to ``most`` of the list: what is each organisation's, and what is theirs otherwise, put together.
 
     Both databases go through the parts side by side, each in the order of its index, and no further than they have to:
     SQLite where an ordered ``UNION`` puts them together, PostgreSQL where each is ordered and limited by itself.
     """
-    parts = [_part(shape, _of_organisation(number), _NAME) for number in range(shape.organisations)]
-    parts.append(_part(shape, _of_nobody_else(shape), _INDEX))
+    parts = _parts(shape)
     is_distinct = shape.organisations > 1
     if shape.is_sqlite:
         whole = sa.union(*parts) if is_distinct else sa.union_all(*parts)
-        return (whole.order_by("sort_name", "patient_id") if is_ordered else whole).limit(_MOST)
-    firsts = [
-        part.order_by(part.selected_columns.sort_name, part.selected_columns.patient_id).limit(_MOST).subquery()
-        for part in parts
-    ]
-    together = sa.union_all(*(sa.select(first) for first in firsts)).subquery()
+        return whole.order_by("sort_name", "patient_id").limit(_MOST)
+    firsts = [sa.select(_first(part).subquery()) for part in parts]
+    together = sa.union_all(*firsts).subquery()
     listed = sa.select(together).distinct() if is_distinct else sa.select(together)
-    return (listed.order_by(together.c.sort_name, together.c.patient_id) if is_ordered else listed).limit(_MOST)
+    return listed.order_by(together.c.sort_name, together.c.patient_id).limit(_MOST)
 
 
 def _part(shape: _Shape, condition: sa.ColumnElement[bool], table: sa.Table) -> sa.Select[str, str]:
     # Not the bare column: SQLite would not look that up in an index.
     part = sa.select(table.c.patient_id, table.c.sort_name).where(condition, table.c.is_active == sa.true())
     return part.where(sa.tuple_(table.c.sort_name, table.c.patient_id) > _AFTER) if shape.is_continued else part
+
+
+def _first(part: sa.Select[str, str]) -> sa.Select[str, str]:
+    return part.order_by(part.selected_columns.sort_name, part.selected_columns.patient_id).limit(_MOST)
 
 
 def _of_organisation(number: int) -> sa.ColumnElement[bool]:
