@@ -136,7 +136,7 @@ class Clinic:
             # Sealer, sweep, outbox and feed work on their own time; audit rows are written with those of others.
             task = asyncio.current_task()
             is_background = task is not None and task.get_name() in BACKGROUND_TASKS
-            if statement.startswith("SELECT") and not is_background and "audit_" not in statement:
+            if statement.startswith(("SELECT", "WITH")) and not is_background and "audit_" not in statement:
                 sent.append(statement)
 
         engine = self.services.database.engine.sync_engine

@@ -17,6 +17,7 @@ from quill.migrations.runner import SchemaState
 from quill.patients import naming
 from quill.patients.queries import Filters, Way, lists
 from tests.databases import Databases
+from tests.patients.helpers import INDEX, MEMBER, index_row, member_row
 
 pytestmark = pytest.mark.anyio
 
@@ -68,6 +69,42 @@ async def test_patients_listed_before_names_were_looked_up_are_found_as_those_af
     await runner.downgrade(database, "0001")
     async with database.reading() as session:
         assert list(await session.scalars(sa.text("SELECT search_text FROM patient_index"))) == [before, before]
+    await database.dispose()
+
+
+async def test_names_are_kept_for_members_of_before_and_after_and_no_more_below(empty_url: str) -> None:
+    database = Database(empty_url)
+    await runner.upgrade(database, "0002")
+    async with database.writing() as session:
+        for organisation_id in (1, 2):
+            await session.execute(
+                sa.text(
+                    "INSERT INTO organisation (id, name, type, created_at, updated_at)"
+                    " VALUES (:id, 'Place', 'gp_practice', :now, :now)"
+                ).bindparams(sa.bindparam("now", type_=UtcDateTime())),
+                {"id": organisation_id, "now": clock.now()},
+            )
+        await session.execute(sa.insert(INDEX), [index_row("p1", "ash"), index_row("p2", "birch")])
+        await session.execute(sa.update(INDEX).where(INDEX.c.patient_id == "p2").values(is_active=False))
+        members = [member_row(place, patient) for place in (1, 2) for patient in ("p1", "p2", "unknown")]
+        await session.execute(sa.insert(MEMBER), members[:5])
+    kept = sa.text("SELECT organisation_id, patient_id, is_active, sort_name FROM organisation_patient_name")
+    known = "ash"
+    for name in ("cedar", "oak"):
+        await runner.upgrade(database)
+        assert await runner.differences(database) == []
+        async with database.writing() as session:
+            rows = {tuple(row) for row in await session.execute(kept)}
+            assert rows == {(place, *one) for place in (1, 2) for one in (("p1", True, known), ("p2", False, "birch"))}
+            await session.execute(sa.update(INDEX).where(INDEX.c.patient_id == "p1").values(sort_name=name))
+            assert {row.sort_name for row in await session.execute(kept)} == {name, "birch"}
+            known = name
+        await runner.downgrade(database, "0002")
+        async with database.writing() as session:
+            # Nothing is left that would miss the table.
+            await session.execute(sa.update(INDEX).values(is_active=INDEX.c.is_active, sort_name=INDEX.c.sort_name))
+            await session.execute(sa.delete(MEMBER).where(MEMBER.c.patient_id == "unknown"))
+            await session.execute(sa.insert(MEMBER), [member_row(1, "unknown")])
     await database.dispose()
 
 

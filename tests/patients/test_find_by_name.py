@@ -21,10 +21,7 @@ from quill.patients.reprojecting import reproject
 from quill.ports.fhir import FhirStore
 from quill.unit import Unit
 from tests.clinic import Clinic, Person
-from tests.databases import POSTGRESQL_URL
-from tests.patients.helpers import NHS_NUMBER, NHS_SYSTEM, rows
-
-on_sqlite = pytest.mark.skipif(POSTGRESQL_URL is not None, reason="about SQLite's own; `make test` does it")
+from tests.patients.helpers import NHS_NUMBER, NHS_SYSTEM, on_sqlite, rows
 
 SYLLABLES = [
     "an",
@@ -67,12 +64,14 @@ ODD = [
 ]
 
 
-@pytest.fixture(params=["a large circle", "so many hits", "everybody"])
+@pytest.fixture(params=["a large circle", "so many hits", "more hits than are sorted out", "everybody"])
 def large(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     """Have everybody's circle be large, and in turn hits be many."""
     monkeypatch.setattr(listing, "LARGE_CIRCLE", 0)
     if request.param == "so many hits":
         monkeypatch.setattr(lists, "FEW", 1)
+    if request.param == "more hits than are sorted out":
+        monkeypatch.setattr(lists, "TIMES_A_PAGE", 1)
     return {"scope": "admin"} if request.param == "everybody" else {}
 
 

@@ -8,6 +8,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 from quill.kit.database import Base
 
 ONLY_PRIMARY = sa.text("is_primary")
+NOT_PRIMARY = sa.text("NOT is_primary")
 ONLY_ACTIVE = sa.text("revoked_at IS NULL")
 
 LONGEST_FOLDED_USERNAME = 300
@@ -101,6 +102,14 @@ class OrganisationPatientMember(Base):
             unique=True,
             sqlite_where=ONLY_PRIMARY,
             postgresql_where=ONLY_PRIMARY,
+        ),
+        # Who is in several organisations, one of which is not the primary one.
+        sa.Index(
+            "ix_organisation_patient_member_secondary",
+            "organisation_id",
+            "patient_id",
+            sqlite_where=NOT_PRIMARY,
+            postgresql_where=NOT_PRIMARY,
         ),
     )
 

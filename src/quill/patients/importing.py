@@ -248,6 +248,7 @@ async def _take_in_again(unit: Unit, task: Import, document: Document) -> Outcom
             raise PatientExists("A record with this id and other content is there already; nothing was changed")
         await service.check_takes_entries(unit, patient_id)
         await service.replace(unit, task.actor, stored, document, act=Act.PATIENT_IMPORT)
+    await service.hold(unit, patient_id)
     if await identity.add_patient_membership(unit, task.organisation_id, patient_id):
         audit.record(unit, task.actor, Act.PATIENT_IMPORT, patient_id=patient_id, reason="joined-organisation")
     return "unchanged" if is_same else "updated"

@@ -83,6 +83,32 @@ class PatientIdentifier(Base):
     value_folded: Mapped[str] = mapped_column(sa.Text, index=True)
 
 
+class OrganisationPatientName(Base):
+    """A patient within one organisation's list: what the list is ordered and narrowed by, kept beside the membership.
+
+    Triggers made by a migration keep it: there is a row for each membership of a patient of ``patient_index``, with
+    what stands there, and nobody else writes here. A row cannot outlive its membership, which rights go by.
+    """
+
+    __tablename__ = "organisation_patient_name"
+
+    patient_id: Mapped[str] = mapped_column(sa.String(64), primary_key=True)
+    organisation_id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    is_active: Mapped[bool]
+    sort_name: Mapped[str] = mapped_column(sa.Text)
+
+    __table_args__ = (
+        sa.ForeignKeyConstraint(
+            ["organisation_id", "patient_id"],
+            ["organisation_patient_member.organisation_id", "organisation_patient_member.patient_id"],
+            name="fk_organisation_patient_name_membership",
+            ondelete="CASCADE",
+        ),
+        sa.Index("ix_organisation_patient_name_in_order", "organisation_id", "is_active", "sort_name", "patient_id"),
+        {"sqlite_with_rowid": False},
+    )
+
+
 class PatientFollowing(Base):
     """How far changes made straight in the FHIR server have been followed; one row.
 

@@ -81,6 +81,16 @@ async def check_takes_entries(reader: Reader, patient_id: PatientId) -> None:
     refuse_entries(await queries.find_activity(reader.session, patient_id))
 
 
+async def hold(unit: Unit, patient_id: PatientId) -> None:
+    """Keep a patient's row from being changed by others until the unit ends; to be done before memberships change.
+
+    With a membership goes what its organisation's list says of the patient, and with the patient's row what the lists
+    of all organisations say (decision record 0022). Whoever changes either begins with the row, so that no two wait
+    for each other.
+    """
+    await queries.lock_version(unit.session, patient_id)
+
+
 def activity_of(patient_id: sa.ColumnElement[str]) -> sa.ScalarSelect[bool]:
     """Return what ``refuse_entries`` goes by, as an expression for the statements of other slices.
 

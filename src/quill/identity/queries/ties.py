@@ -60,8 +60,9 @@ def related_patients(actor: Terms) -> sa.Select[str]:
 
 def is_related(actor: Terms, patient_id: sa.ColumnElement[str]) -> sa.ColumnElement[bool]:
     """Return the same as ``related_patients`` as a condition on one row, for walking a long list in its order."""
+    # What most are related by comes first: PostgreSQL looks no further.
     return sa.or_(
-        holds_grant(actor, patient_id), shares_organisation(actor, patient_id), actor.is_own_record(patient_id)
+        shares_organisation(actor, patient_id), holds_grant(actor, patient_id), actor.is_own_record(patient_id)
     )
 
 
@@ -99,6 +100,15 @@ def number_cared_for(actor: Terms, most: sa.ColumnElement[int]) -> sa.ScalarSele
         actor.works_in(_ORGANISATION_PATIENT.c.organisation_id)
     )
     return sa.select(sa.func.count()).select_from(cared_for.limit(most).subquery()).scalar_subquery()
+
+
+def in_several(actor: Terms) -> sa.Select[str]:
+    """Return the ids of the patients whom an organisation of the actor cares for that is not their primary one.
+
+    Whoever is in two of the actor's organisations is among them, because only one can be primary.
+    """
+    organisation_id, is_primary = _ORGANISATION_PATIENT.c.organisation_id, _ORGANISATION_PATIENT.c.is_primary
+    return sa.select(_ORGANISATION_PATIENT.c.patient_id).where(actor.works_in(organisation_id), sa.not_(is_primary))
 
 
 SUBJECT = sa.bindparam("subject", type_=sa.String(64))

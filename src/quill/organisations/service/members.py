@@ -74,6 +74,7 @@ async def add_patient(unit: Unit, actor: Actor, organisation_id: OrganisationId,
     if not is_fhir_id(patient_id):
         raise PatientNotFound
     patient = PatientId(patient_id)
+    await patients.hold(unit, patient)
     await patients.check_takes_entries(unit, patient)
     if not await identity.add_patient_membership(unit, organisation_id, patient):
         raise AlreadyMember("Patient is already a member of this organisation")
@@ -87,6 +88,7 @@ async def remove_patient(unit: Unit, actor: Actor, organisation_id: Organisation
         MembershipNotFound: 404, not in its care, or there is no such organisation.
     """
     patient = PatientId(patient_id)
+    await patients.hold(unit, patient)
     if not await memberships.remove_patient_membership(unit, organisation_id, patient):
         raise MembershipNotFound
     audit.record(unit, actor, Act.MEMBERSHIP_REMOVE, patient_id=patient, subject=f"organisation:{organisation_id}")

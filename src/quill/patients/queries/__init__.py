@@ -1,5 +1,6 @@
 """Every SELECT about patients."""
 
+from quill.patients.queries.circle_lists import circle_count, circle_page, has_circle_list
 from quill.patients.queries.circles import Circle, circle
 from quill.patients.queries.following import (
     FollowPosition,
@@ -9,6 +10,7 @@ from quill.patients.queries.following import (
 )
 from quill.patients.queries.lists import (
     Filters,
+    Row,
     Scope,
     Way,
     count,
@@ -38,16 +40,20 @@ __all__ = [
     "Circle",
     "Filters",
     "FollowPosition",
+    "Row",
     "Scope",
     "Way",
     "active_ids",
     "activity_of",
     "circle",
+    "circle_count",
+    "circle_page",
     "count",
     "display_names",
     "everybody",
     "find_activity",
     "find_document",
+    "has_circle_list",
     "holder_of_nhs_number",
     "holders_of_identifiers",
     "insert_follow_position",

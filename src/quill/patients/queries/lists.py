@@ -21,6 +21,7 @@ _DOCUMENT = cast("sa.Table", PatientDocument.__table__)
 _IDENTIFIER = cast("sa.Table", PatientIdentifier.__table__)
 _MATCHES = NAME_SEARCH.c.names.op("MATCH", is_comparison=True)(sa.bindparam("names", type_=sa.Text()))
 _MOST = sa.bindparam("most", type_=sa.Integer())
+_FIRST = sa.bindparam("first", type_=sa.Integer())
 
 Row: TypeAlias = sa.Row[*tuple[Any, ...]]
 _Select: TypeAlias = sa.Select[*tuple[Any, ...]]
@@ -61,6 +62,10 @@ FEW = 5000
 """So many of one name are looked up and sorted in 10 ms. When there are more, one of 20 in a list of 100,000 is such a
 one, and a page of 50 is found among the next thousand."""
 
+TIMES_A_PAGE = 10
+"""So many times a page are sorted out of those who are called so, and fill it if every tenth patient is in the circle:
+the first 50 of 2,500 hits in 2.1 ms instead of 2.9. Where they do not, finding and sorting all takes 2 ms once more."""
+
 MOST_COUNTED = 500
 """How many found by name are counted in passing where the caller may see many patients."""
 
@@ -85,6 +90,11 @@ class Filters:
     identifier: tuple[str | None, str] | None = None
     birth_date: str | None = None
     include_inactive: bool = False
+
+    @property
+    def is_whole(self) -> bool:
+        """Tell whether the list is that of all active patients, narrowed by nothing."""
+        return not any((self.words, self.words_or_identifier, self.identifier, self.birth_date, self.include_inactive))
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +195,7 @@ async def page(
 
     There is one row more than asked for when the list does not end there.
     """
-    values = _values(actor, filters) | {"most": limit + 1}
+    values = _values(actor, filters) | {"most": limit + 1, "first": TIMES_A_PAGE * (limit + 1)}
     if after is not None:
         values |= {"after_name": after[0], "after_id": after[1]}
     statement = _page(_Shape.of(actor, scope, filters, _index_of(session, way)), is_continued=after is not None)
@@ -223,9 +233,39 @@ def _page(shape: _Shape, *, is_continued: bool) -> _Select:
 
     The rows are found first and the documents fetched for them alone, so what a search passes over is never read.
     """
-    matching = _matching(shape, is_continued=is_continued, is_ordered=True)
-    order = [matching.selected_columns.sort_name, matching.selected_columns.patient_id]
-    found = matching.order_by(*order).limit(_MOST).subquery()
+    if shape.index == "trigrams":
+        return with_documents(_first_seen(shape, _called_so(shape, is_continued=is_continued)).subquery())
+    return with_documents(_in_order(_matching(shape, is_continued=is_continued)).limit(_MOST).subquery())
+
+
+def _first_seen(shape: _Shape, called: _Select) -> _Select:
+    """Select a page of those who are called so and whom the caller may see.
+
+    Asking for rights takes longer than finding, and sorting all as long as finding. So the first are sorted out, and
+    asked for until the page is full; only where they do not fill it, everybody is. SQLite would sort twice.
+    """
+    # What looks like nothing, OFFSET, keeps PostgreSQL from walking the list in its order instead of looking up.
+    some = called.offset(0).subquery()
+    called = _in_order(sa.select(some))
+    if shape.scope is everybody:
+        return called.limit(_MOST)
+    first = _seen(shape, called.limit(_FIRST)).cte("first_seen")
+    is_short = sa.select(sa.func.count()).select_from(first).scalar_subquery() < _MOST
+    every = _seen(shape, called.offset(0)).where(is_short).subquery()
+    return _in_order(sa.select(sa.union(sa.select(first), sa.select(every)).subquery())).limit(_MOST)
+
+
+def _seen(shape: _Shape, called: _Select) -> _Select:
+    some = called.subquery()
+    return _in_order(sa.select(some).where(shape.scope(shape.actor, some.c.patient_id))).limit(_MOST)
+
+
+def _in_order(listed: _Select) -> _Select:
+    return listed.order_by(listed.selected_columns.sort_name, listed.selected_columns.patient_id)
+
+
+def with_documents(found: sa.Subquery) -> _Select:
+    """Select the rows of a page as they are returned, in their order, from what was found for it."""
     return (
         sa.select(found.c.patient_id, found.c.sort_name, found.c.is_active, _DOCUMENT.c.document)
         .join(_DOCUMENT, _DOCUMENT.c.patient_id == found.c.patient_id)
@@ -241,41 +281,44 @@ def _count(shape: _Shape) -> sa.Select[int]:
     return sa.select(sa.func.count()).select_from(matching.subquery())
 
 
-def _matching(shape: _Shape, *, is_continued: bool = False, is_ordered: bool = False) -> _Select:
-    """Select the patients in a scope that meet the filters, for a page of them in order or only to be counted."""
-    columns = (_INDEX.c.patient_id, _INDEX.c.sort_name, _INDEX.c.is_active)
-    conditions = _conditions(shape)
-    if is_continued:
-        key = sa.tuple_(_INDEX.c.sort_name, _INDEX.c.patient_id)
-        last = sa.tuple_(sa.bindparam("after_name", type_=sa.String()), sa.bindparam("after_id", type_=sa.String()))
-        conditions.append(key > last)
+def _matching(shape: _Shape, *, is_continued: bool = False) -> _Select:
+    """Select the patients in a scope that meet the filters."""
     if shape.index is not None:
-        return _by_name(shape, sa.select(*columns).where(*conditions), is_ordered=is_ordered)
+        called = _called_so(shape, is_continued=is_continued).subquery()
+        return sa.select(called).where(shape.scope(shape.actor, called.c.patient_id))
+    listed = _listed(shape, is_continued=is_continued)
     if shape.searched is not None:
         by_name = sa.and_(*_called("searched_word", shape.searched, None)) if shape.searched else sa.false()
-        conditions.append(sa.or_(by_name, _INDEX.c.patient_id.in_(_holders("searched_identifier"))))
-    return sa.select(*columns).where(shape.scope(shape.actor, _INDEX.c.patient_id), *conditions)
+        listed = listed.where(sa.or_(by_name, _INDEX.c.patient_id.in_(_holders("searched_identifier"))))
+    return listed.where(shape.scope(shape.actor, _INDEX.c.patient_id))
 
 
-def _by_name(shape: _Shape, listed: _Select, *, is_ordered: bool) -> _Select:
-    """Select those in a scope that are called so, or have the identifier, from the others that are listed."""
+def _listed(shape: _Shape, *, is_continued: bool) -> _Select:
+    """Select the patients that meet all filters but ``search``, whoever may see them."""
+    listed = sa.select(_INDEX.c.patient_id, _INDEX.c.sort_name, _INDEX.c.is_active).where(*_conditions(shape))
+    if not is_continued:
+        return listed
+    last = sa.tuple_(sa.bindparam("after_name", type_=sa.String()), sa.bindparam("after_id", type_=sa.String()))
+    return listed.where(sa.tuple_(_INDEX.c.sort_name, _INDEX.c.patient_id) > last)
+
+
+def _called_so(shape: _Shape, *, is_continued: bool) -> _Select:
+    """Select those who are called so, or have the identifier, looking names up and whoever may see them."""
+    listed = _listed(shape, is_continued=is_continued)
     searched = _called("searched_word", shape.searched or 0, shape.index)
     called = listed.where(*searched)
     if shape.index == "full text":
         numbers = NAME_SEARCH.join(NAME_NUMBER, NAME_NUMBER.c.number == NAME_SEARCH.c.rowid)
         called = called.select_from(numbers.join(_INDEX, _INDEX.c.patient_id == NAME_NUMBER.c.patient_id))
         called = called.where(_MATCHES)
-    ways: list[_Select] = [] if shape.searched == 0 else [called]
-    if shape.searched is not None:
-        # A statement of its own, because no index serves an "or"; nobody is found by both.
-        holding = listed.where(_INDEX.c.patient_id.in_(_holders("searched_identifier")))
-        ways.append(holding.where(sa.not_(sa.and_(*searched))) if searched else holding)
-    found = (sa.union_all(*ways) if len(ways) > 1 else ways[0]).subquery()
-    if is_ordered and shape.index == "trigrams":
-        # Asking for the caller's rights takes longer than finding, so only as many are asked for, in their order, as
-        # it takes to fill the page. What looks like nothing, OFFSET, keeps the two apart. SQLite would sort twice.
-        found = sa.select(found).order_by(found.c.sort_name, found.c.patient_id).offset(0).subquery()
-    return sa.select(*found.c).where(shape.scope(shape.actor, found.c.patient_id))
+    if shape.searched is None:
+        return called
+    # A statement of its own, because no index serves an "or"; nobody is found by both.
+    holding = listed.where(_INDEX.c.patient_id.in_(_holders("searched_identifier")))
+    if shape.searched == 0:
+        return holding
+    both = sa.union_all(called, holding.where(sa.not_(sa.and_(*searched)))).subquery()
+    return sa.select(both)
 
 
 def _conditions(shape: _Shape) -> list[sa.ColumnElement[bool]]:
