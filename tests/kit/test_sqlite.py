@@ -1,6 +1,7 @@
 """Statements on SQLite: one change of threads each, and nothing lost or left open by it."""
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -156,3 +157,24 @@ async def test_a_file_that_is_no_database_is_refused_and_closed(tmp_path: Path) 
     with pytest.raises(sa.exc.DatabaseError):
         await database.ping()
     await database.dispose()
+
+
+OPENING = """
+import asyncio, sys
+from quill.kit import sqlite
+async def main():
+    for turn in range(60):
+        connection = await sqlite.connect(sys.argv[1], timeout=5.0)
+        await (await connection.execute(f"CREATE TABLE IF NOT EXISTS t{turn % 3} (n)")).close()
+        await connection.close()
+asyncio.run(main())
+"""
+
+
+@pytest.mark.thorough
+async def test_processes_that_open_and_close_a_new_file_at_once_do_not_refuse_each_other(tmp_path: Path) -> None:
+    """One in some hundred was told at once that the file was locked, whatever it was ready to wait."""
+    for turn in range(4):
+        command = (sys.executable, "-c", OPENING, str(tmp_path / f"{turn}.sqlite3"))
+        processes = [await asyncio.create_subprocess_exec(*command) for _ in range(4)]
+        assert [await process.wait() for process in processes] == [0, 0, 0, 0]

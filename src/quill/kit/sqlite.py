@@ -7,6 +7,7 @@ over together, with the first rows on the way back.
 
 import contextlib
 import sqlite3
+import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, Self, cast
@@ -14,10 +15,14 @@ from typing import Any, Self, cast
 import aiosqlite
 from aiosqlite.context import contextmanager
 
+from quill.kit import clock
+
 FIRST_ROWS = 200
 """Rows that come back with the execution; a statement with fewer needs no second step, one with more stays a stream."""
 
-PRAGMAS = ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "temp_store=MEMORY")
+RETRY_SECONDS = 0.01
+
+PRAGMAS = ("synchronous=FULL", "foreign_keys=ON", "temp_store=MEMORY")
 
 
 def connect(database: str, **options: Any) -> aiosqlite.Connection:
@@ -31,6 +36,7 @@ def connect(database: str, **options: Any) -> aiosqlite.Connection:
     def open_file() -> sqlite3.Connection:
         connection: sqlite3.Connection = sqlite3.connect(database, isolation_level=None, **options)
         try:
+            _keep_a_log(connection, options.get("timeout", 0.0))
             for pragma in PRAGMAS:
                 connection.execute(f"PRAGMA {pragma}").close()
         except BaseException:
@@ -42,6 +48,25 @@ def connect(database: str, **options: Any) -> aiosqlite.Connection:
     # A program that ends in the middle of something must not wait for ever for this thread.
     made._thread.daemon = True
     return made
+
+
+def _keep_a_log(connection: sqlite3.Connection, patience_seconds: float) -> None:
+    """Have the file written by way of a write-ahead log, which outlasts this connection.
+
+    SQLite does not wait by itself for another process that does the same at this moment, or closes the file as its
+    last.
+    """
+    deadline = clock.monotonic_seconds() + patience_seconds
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL").close()
+        except sqlite3.OperationalError as error:
+            # The low byte is the primary code (SQLite, Result and Error Codes).
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or clock.monotonic_seconds() >= deadline:
+                raise
+            time.sleep(RETRY_SECONDS)
+        else:
+            return
 
 
 class Connection(aiosqlite.Connection):
