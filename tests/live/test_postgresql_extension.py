@@ -9,8 +9,8 @@ import sqlalchemy as sa
 from sqlalchemy.engine import URL, make_url
 
 from quill.kit.database import Database
-from quill.migrations import CannotMigrate, runner
-from quill.migrations.runner import SchemaState
+from quill.migrations import CannotMigrate, runner, state
+from quill.migrations.state import SchemaState
 
 pytestmark = [pytest.mark.live("postgresql"), pytest.mark.anyio]
 
@@ -43,12 +43,12 @@ async def test_role_that_may_not_create_the_extension_is_told_what_to_do(elsewhe
     database = Database(role.render_as_string(hide_password=False))
     with pytest.raises(CannotMigrate, match="CREATE EXTENSION pg_trgm"):
         await runner.upgrade(database)
-    assert await runner.state_of(database) is SchemaState.BEHIND
+    assert await state.state_of(database) is SchemaState.BEHIND
     await execute(admin, "CREATE SCHEMA tools", f"GRANT USAGE ON SCHEMA tools TO {role.username}")
     await execute(admin, "CREATE EXTENSION pg_trgm SCHEMA tools")
     await runner.upgrade(database)
     assert await runner.differences(database) == []
-    await runner.require_current(database)
+    await state.require_current(database)
     await database.dispose()
 
 
@@ -57,5 +57,5 @@ async def test_owner_of_the_database_needs_nobody(elsewhere: tuple[URL, URL]) ->
     await execute(admin, f"ALTER DATABASE {admin.database} OWNER TO {role.username}")
     database = Database(role.render_as_string(hide_password=False))
     await runner.upgrade(database)
-    await runner.require_current(database)
+    await state.require_current(database)
     await database.dispose()

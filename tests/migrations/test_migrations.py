@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from alembic.script import ScriptDirectory
 
 from quill.actor import Actor
 from quill.kit import clock
 from quill.kit.database import Database, UtcDateTime
-from quill.migrations import runner
-from quill.migrations.runner import SchemaState
+from quill.migrations import runner, state
+from quill.migrations.state import SchemaState
 from quill.patients import naming
 from quill.patients.queries import Filters, Way, lists
 from tests.databases import Databases
@@ -30,11 +31,11 @@ def empty(tmp_path: Path) -> Database:
 
 
 async def test_up_down_and_up_again_ends_with_the_models(empty: Database) -> None:
-    assert await runner.state_of(empty) is SchemaState.EMPTY
+    assert await state.state_of(empty) is SchemaState.EMPTY
     await runner.upgrade(empty)
-    assert await runner.state_of(empty) is SchemaState.CURRENT
+    assert await state.state_of(empty) is SchemaState.CURRENT
     await runner.downgrade(empty, "base")
-    assert await runner.state_of(empty) is SchemaState.EMPTY
+    assert await state.state_of(empty) is SchemaState.EMPTY
     await runner.upgrade(empty)
     assert await runner.differences(empty) == []
     await empty.dispose()
@@ -115,5 +116,12 @@ async def test_two_processes_migrating_at_once_both_end_well(empty_url: str, tmp
     processes = [await asyncio.create_subprocess_exec(*command, env=environment) for _ in range(2)]
     assert [await process.wait() for process in processes] == [0, 0]
     database = Database(empty_url)
-    assert await runner.state_of(database) is SchemaState.CURRENT
+    assert await state.state_of(database) is SchemaState.CURRENT
     await database.dispose()
+
+
+def test_steps_are_known_by_their_files_as_alembic_knows_them() -> None:
+    scripts = ScriptDirectory.from_config(runner.config())
+    known = [script.revision for script in scripts.walk_revisions()]
+    assert list(state.revisions()) == known[::-1]
+    assert scripts.get_heads() == [state.revisions()[-1]]

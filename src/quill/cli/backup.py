@@ -26,8 +26,7 @@ from quill.audit.verify import AuditReport, verify
 from quill.cli.console import fail, read_settings, run
 from quill.kit import clock
 from quill.kit.database import Database
-from quill.migrations import runner
-from quill.migrations.runner import SchemaState
+from quill.migrations.state import SchemaState, sentence_about, state_of
 from quill.settings import Settings
 
 FORMAT = "quill-backup-1"
@@ -241,7 +240,7 @@ def _check(scratch: Path) -> str:
     if report is None:
         if state is SchemaState.BEHIND:
             return "Its tables are of an earlier version: run `quill migrate`, then `quill audit verify`."
-        raise BackupUnreadable(runner.sentence_about(state))
+        raise BackupUnreadable(sentence_about(state))
     if not report.is_intact:
         raise BackupUnreadable(f"The audit trail in the backup was changed: {report.problem}")
     return f"The audit trail is intact ({report.event_count} events, {report.seal_count} seals)."
@@ -250,7 +249,7 @@ def _check(scratch: Path) -> str:
 async def _examine(scratch: Path, lines: list[str]) -> tuple[SchemaState, AuditReport | None]:
     database = Database(f"sqlite+aiosqlite:///{scratch}/{DATABASE}")
     try:
-        state = await runner.state_of(database)
+        state = await state_of(database)
         if state is not SchemaState.CURRENT:
             return state, None
         return state, await verify(database, lines)

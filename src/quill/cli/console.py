@@ -52,15 +52,15 @@ async def open_services(settings: Settings, *, is_home_checked: bool = True) -> 
         Exit: 1, the tables are missing, behind or ahead.
     """
     from quill.app import RecordsElsewhere, build_services, require_records
-    from quill.migrations import runner
+    from quill.migrations import state
 
     services = build_services(settings, is_job=True)
     try:
         try:
-            await runner.require_current(services.database)
+            await state.require_current(services.database)
             if is_home_checked:
                 await require_records(services)
-        except (runner.WrongSchema, RecordsElsewhere) as error:
+        except (state.WrongSchema, RecordsElsewhere) as error:
             raise fail(str(error)) from None
         yield services
     finally:

@@ -12,7 +12,7 @@ import typer
 from quill.app import build_services
 from quill.cli.console import read_settings, run
 from quill.kit import clock
-from quill.migrations import runner
+from quill.migrations.state import SchemaState, sentence_about, state_of
 from quill.ports.shared import Shared
 from quill.settings import Settings
 from quill.unit import Services
@@ -87,9 +87,9 @@ async def _services(services: Services) -> AsyncIterator[Finding]:
         )
         return
     yield Finding("database", is_well=True, observed="SQLite" if services.database.is_sqlite else "PostgreSQL")
-    state = await runner.state_of(services.database)
-    is_current = state is runner.SchemaState.CURRENT
-    yield Finding("tables", is_well=is_current, observed=state.value, remedy=runner.sentence_about(state))
+    state = await state_of(services.database)
+    is_current = state is SchemaState.CURRENT
+    yield Finding("tables", is_well=is_current, observed=state.value, remedy=sentence_about(state))
     yield await _clock(services)
     if services.shared is not None:
         yield await _redis(services.shared)

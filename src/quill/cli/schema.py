@@ -8,7 +8,7 @@ import typer
 from quill.app import build_services
 from quill.cli.console import fail, read_settings, run
 from quill.kit.database import Database
-from quill.migrations import CannotMigrate, runner
+from quill.migrations import CannotMigrate, runner, state
 
 
 def migrate() -> None:
@@ -22,7 +22,7 @@ def migrate() -> None:
     async def work() -> None:
         services = build_services(settings, is_job=True)
         try:
-            if await runner.state_of(services.database) is runner.SchemaState.AHEAD:
+            if await state.state_of(services.database) is state.SchemaState.AHEAD:
                 raise fail("The database was migrated by a newer Quill; upgrade this program.")
             await runner.upgrade(services.database)
         except CannotMigrate as error:

@@ -8,7 +8,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from quill.kit import clock
 from quill.kit.database import Database
 from quill.kit.logs import where
-from quill.migrations import runner
+from quill.migrations import state
 
 WAIT_SECONDS = 30.0
 """How long a start waits for a database that does not answer, before it is left to whoever started us."""
@@ -28,8 +28,8 @@ async def require_schema(database: Database) -> None:
     deadline = clock.monotonic_seconds() + WAIT_SECONDS
     while True:
         try:
-            return await runner.require_current(database)
-        except runner.WrongSchema as error:
+            return await state.require_current(database)
+        except state.WrongSchema as error:
             log.error("wrong_schema", state=error.state.value, remedy=str(error))
             await database.dispose()
             raise

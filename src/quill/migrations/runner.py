@@ -1,7 +1,5 @@
-"""Bringing a database up to date, and telling whether it is."""
+"""Bringing a database up to date, and back."""
 
-import enum
-import functools
 from collections.abc import Callable
 from importlib import resources
 
@@ -10,7 +8,6 @@ from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
-from alembic.script import ScriptDirectory
 from sqlalchemy.engine import Connection
 
 from quill.kit.database import Database
@@ -18,16 +15,6 @@ from quill.tables import is_compared, metadata
 
 ADVISORY_LOCK = 0x5155494C4C
 """Number of the PostgreSQL lock that lets one migration run at a time."""
-
-
-class SchemaState(enum.StrEnum):
-    """How a database's tables stand to this program."""
-
-    CURRENT = "current"
-    EMPTY = "empty"
-    BEHIND = "behind"
-    AHEAD = "ahead"
-    MIXED = "mixed"
 
 
 def config() -> Config:
@@ -47,47 +34,6 @@ async def downgrade(database: Database, revision: str) -> None:
     """Take a database back to a revision; ``base`` removes every table."""
     async with database.engine.connect() as connection:
         await connection.run_sync(lambda sync: _with(sync, lambda c: command.downgrade(c, revision)))
-
-
-class WrongSchema(RuntimeError):
-    """The database's tables are not the ones this program was written for."""
-
-    def __init__(self, state: SchemaState) -> None:
-        super().__init__(sentence_about(state))
-        self.state = state
-
-
-def sentence_about(state: SchemaState) -> str:
-    """Return what to do about tables that are not this program's."""
-    if state is SchemaState.AHEAD:
-        return "The database was migrated by a newer Quill; upgrade this program."
-    if state is SchemaState.MIXED:
-        return "The database's tables are of several versions at once; restore them from a backup."
-    return f"The database's tables are {state.value}; run `quill migrate` first."
-
-
-async def require_current(database: Database) -> None:
-    """Return when a database's tables are the ones this program was written for; one statement when they are.
-
-    Raises:
-        WrongSchema: they are absent, half-migrated, behind or newer.
-        SQLAlchemyError: the database does not answer.
-        OSError: it cannot be reached.
-    """
-    async with database.reading() as session:
-        try:
-            found = list(await session.scalars(sa.text("SELECT version_num FROM alembic_version")))
-        except (sa.exc.OperationalError, sa.exc.ProgrammingError):
-            # Without migrations there is no such table; when it is something else, this says so.
-            found = []
-    if found != [_head()] and (state := await state_of(database)) is not SchemaState.CURRENT:
-        raise WrongSchema(state)
-
-
-async def state_of(database: Database) -> SchemaState:
-    """Return how a database's tables stand to this program."""
-    async with database.reading() as session:
-        return await (await session.connection()).run_sync(_state)
 
 
 async def differences(database: Database) -> list[str]:
@@ -120,20 +66,3 @@ def _with(connection: Connection, act: Callable[[Config], None]) -> None:
     configuration.attributes["connection"] = connection
     act(configuration)
     connection.commit()
-
-
-def _state(connection: Connection) -> SchemaState:
-    heads = MigrationContext.configure(connection).get_current_heads()
-    if not heads:
-        return SchemaState.EMPTY
-    if len(heads) > 1:
-        return SchemaState.MIXED
-    if heads[0] == _head():
-        return SchemaState.CURRENT
-    known = {script.revision for script in ScriptDirectory.from_config(config()).walk_revisions()}
-    return SchemaState.BEHIND if heads[0] in known else SchemaState.AHEAD
-
-
-@functools.cache
-def _head() -> str | None:
-    return ScriptDirectory.from_config(config()).get_current_head()
