@@ -32,10 +32,10 @@ VAPID_PRIVATE_KEY = new_private_key()
 
 
 @pytest.fixture
-def production_logs() -> Iterator[None]:
-    """Log as in production, lines of JSON, until the test has ended."""
+def production_logs(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Log as in production, lines of JSON, until the test has ended; from a level that a parameter may give."""
     handlers, level = logging.root.handlers[:], logging.root.level
-    configure("info", as_json=True)
+    configure(getattr(request, "param", "info"), as_json=True)
     yield
     structlog.reset_defaults()
     logging.root.handlers[:], logging.root.level = handlers, level

@@ -212,7 +212,7 @@ class Unit(Reader):
 
     async def _commit(self) -> None:
         rows = [*self.audit_rows, *self.refusal_rows]
-        if self._last_rows or not self.services.database.is_untouched(self.session):
+        if self._last_rows or self.session.in_transaction():
             await self.services.recorder.insert(self.session, rows, along_with=self._take_last_rows())
             await self.session.commit()
         else:

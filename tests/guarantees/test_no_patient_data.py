@@ -1,16 +1,12 @@
 """What people write never reaches a log line or an error: a whole story of marked values, its failures included."""
 
-import logging
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
-import structlog
 
 from quill.errors import FhirUnavailable, OpenEhrRefused
-from quill.kit.logs import configure
 from tests.clinic import Clinic, Person
 from tests.conversations.talk import patient_account
 from tests.letters.desk import letters_of
@@ -45,16 +41,8 @@ class Story:
         return sorted(mark for mark in self.marks if mark in text.lower())
 
 
-@pytest.fixture
-def logs_as_in_production() -> Iterator[None]:
-    handlers, level = logging.root.handlers[:], logging.root.level
-    configure("debug", as_json=True)
-    yield
-    structlog.reset_defaults()
-    logging.root.handlers[:], logging.root.level = handlers, level
-
-
-@pytest.mark.usefixtures("logs_as_in_production")
+@pytest.mark.parametrize("production_logs", ["debug"], indirect=True)
+@pytest.mark.usefixtures("production_logs")
 def test_no_log_line_and_no_error_holds_what_people_wrote(clinic: Clinic, capsys: pytest.CaptureFixture[str]) -> None:
     story = Story()
     surgery = clinic.organisation()

@@ -8,7 +8,8 @@ import typer
 from quill.app import build_services
 from quill.cli.console import fail, read_settings, run
 from quill.kit.database import Database
-from quill.migrations import CannotMigrate, runner, state
+from quill.migrations import CannotMigrate, runner
+from quill.migrations.state import SchemaState, sentence_about, state_of
 
 
 def migrate() -> None:
@@ -22,8 +23,8 @@ def migrate() -> None:
     async def work() -> None:
         services = build_services(settings, is_job=True)
         try:
-            if await state.state_of(services.database) is state.SchemaState.AHEAD:
-                raise fail("The database was migrated by a newer Quill; upgrade this program.")
+            if await state_of(services.database) is SchemaState.AHEAD:
+                raise fail(sentence_about(SchemaState.AHEAD))
             await runner.upgrade(services.database)
         except CannotMigrate as error:
             raise fail(str(error)) from None

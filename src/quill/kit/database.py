@@ -172,10 +172,6 @@ class Database:
         """Tell whether a session came from ``reading``."""
         return isinstance(session, ReadingSession)
 
-    def is_untouched(self, session: AsyncSession) -> bool:
-        """Tell whether a session has been asked for nothing at all yet, so that there is nothing to commit."""
-        return isinstance(session, LateSession) and session.is_untouched
-
     async def let_go(self, session: AsyncSession) -> None:
         """Give a reading session's connection back until its next statement; a transaction that was begun is kept.
 

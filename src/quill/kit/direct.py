@@ -35,8 +35,6 @@ _KINDS = (sa.SelectBase, sa.UpdateBase)
 _DEPENDING = (sa.Numeric, sa.Float)
 """Types that do something to a value only for some of the types the database may give it."""
 
-_UNSEEN = object()
-
 MOST_TEXTS = 100
 """How many texts one statement is kept with, each for lists of other lengths; further ones go the usual way."""
 
@@ -165,10 +163,9 @@ class Direct:
             return None
         # What columns an insert or an update sets depends on the names it is executed with.
         names = tuple(params) if isinstance(statement, sa.ValuesBase) else ()
-        ready = known.get(names, _UNSEEN)
-        if ready is _UNSEEN:
-            ready = known[names] = _made_ready(statement, names, self._dialect) if len(known) < MOST_TEXTS else None
-        return cast("Ready | None", ready)
+        if names not in known:
+            known[names] = _made_ready(statement, names, self._dialect) if len(known) < MOST_TEXTS else None
+        return known[names]
 
     async def connect(self) -> Pooled:
         """Return a connection of the pool that is in no transaction, to be handed to ``give_back``.

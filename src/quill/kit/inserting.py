@@ -30,12 +30,7 @@ async def insert_together(session: AsyncSession, insertions: Sequence[Insertion]
     is_one_of_each = len(set(statements)) == len(statements) > 1
     if is_one_of_each and session.get_bind().dialect.name == "postgresql":
         names = tuple(tuple(insertion.row) for insertion in insertions)
-        values = {
-            _name(place, column): value
-            for place, insertion in enumerate(insertions)
-            for column, value in insertion.row.items()
-        }
-        await session.execute(_as_one(statements, names), values)
+        await session.execute(_as_one(statements, names), _values(insertions))
         return
     for statement, some in itertools.groupby(insertions, key=attrgetter("statement")):
         await session.execute(statement, [insertion.row for insertion in some])
@@ -64,15 +59,10 @@ async def insert_if_changed(session: AsyncSession, change: Change, insertions: S
         Whether it met any; if not, nothing is written.
     """
     if isinstance(session, OneStatementSession):
-        return await session.change_then(change, [(insertions[0].statement, [each.row for each in insertions])])
+        return await session.change_then(change, insertions[0].statement, [each.row for each in insertions])
     update, values = change
-    rows = {
-        _name(place, column): value
-        for place, insertion in enumerate(insertions)
-        for column, value in insertion.row.items()
-    }
     statement = _as_one_if_changed(update, insertions[0].statement, tuple(insertions[0].row), len(insertions))
-    return (await session.execute(statement, {**values, **rows})).scalar_one() > 0
+    return (await session.execute(statement, {**values, **_values(insertions)})).scalar_one() > 0
 
 
 @functools.lru_cache(maxsize=100)
@@ -89,6 +79,14 @@ def _as_one_if_changed(update: sa.Update, insert: sa.Insert, columns: tuple[str,
         )
     )
     return sa.select(sa.func.count()).select_from(changed).add_cte(insert.from_select(columns, added).cte("added"))
+
+
+def _values(insertions: Sequence[Insertion]) -> dict[str, Any]:
+    return {
+        _name(place, column): value
+        for place, insertion in enumerate(insertions)
+        for column, value in insertion.row.items()
+    }
 
 
 def _name(place: int, column: str) -> str:

@@ -26,17 +26,17 @@ class WritingSession(AsyncSession):
 
     async def execute(self, statement: Any, params: Any = None, **options: Any) -> Any:
         """Return the result of a statement, as ``AsyncSession.execute`` does."""
-        # Asked of nearly every statement: the kind that values nearly always have comes first.
-        sets = [params or {}] if params is None or isinstance(params, dict | Mapping) else list(params)
-        ready = self._direct.ready(statement, sets[0]) if sets and not options else None
-        executables = _executables(ready, sets) if ready is not None else None
-        if ready is None or executables is None:
+        sets = [params or {}] if params is None or isinstance(params, Mapping) else list(params)
+        known = self._known(statement, sets) if sets and not options else None
+        if known is None:
             return await self._execute_by_mapper(statement, params, **options)
-        return await self._execute_directly(ready, executables)
+        return await self._execute_directly(*known)
 
-    def _executables_of(self, statement: Any, sets: Sequence[Params]) -> list[Executable] | None:
+    def _known(self, statement: Any, sets: Sequence[Params]) -> tuple[Ready, list[Executable]] | None:
+        """Return a statement as the driver takes it with each set of values; ``None`` when it goes the usual way."""
         ready = self._direct.ready(statement, sets[0])
-        return _executables(ready, sets) if ready is not None else None
+        executables = _executables(ready, sets) if ready is not None else None
+        return None if ready is None or executables is None else (ready, executables)
 
     async def scalar(self, statement: Any, params: Any = None, **options: Any) -> Any:
         """Return the first column of the first row; ``None`` without one."""
@@ -96,11 +96,6 @@ class LateSession(WritingSession):
         super().__init__(self._engine, self._direct, autoflush=self._autoflush)
         return getattr(self, name)
 
-    @property
-    def is_untouched(self) -> bool:
-        """Tell whether nothing has been asked of SQLAlchemy's session yet."""
-        return not self._is_begun
-
     async def __aenter__(self) -> Self:
         """Return the session."""
         return self
@@ -157,16 +152,16 @@ class OneStatementSession(LateSession):
             return await super()._execute_directly(ready, executables)
         return Changed(await self._write([executables]))
 
-    async def change_then(self, change: Change, following: Sequence[tuple[sa.Insert, Sequence[Params]]]) -> bool:
+    async def change_then(self, change: Change, insert: sa.Insert, rows: Sequence[Params]) -> bool:
         """Make a change and then, if it met any row, add rows: all durable, in one step, or nothing done at all."""
-        statement, values = change
-        changes = [self._executables_of(*each) for each in [(statement, [values]), *following]]
-        if not self.in_transaction() and all(changes):
-            return await self._write([executables for executables in changes if executables]) > 0
-        result = await self._execute_by_mapper(statement, values)
-        for insert, rows in following if result.rowcount else ():
+        update, values = change
+        known, following = self._known(update, [values]), self._known(insert, rows)
+        if known is not None and following is not None:
+            return await self._write([known[1], following[1]]) > 0
+        is_changed: bool = (await self._execute_by_mapper(update, values)).rowcount > 0
+        if is_changed:
             await self._execute_by_mapper(insert, rows)
-        return bool(result.rowcount)
+        return is_changed
 
     async def _write(self, changes: Sequence[Sequence[Executable]]) -> int:
         connection = await self._direct.connect()

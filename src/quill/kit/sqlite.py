@@ -21,6 +21,7 @@ FIRST_ROWS = 200
 """Rows that come back with the execution; a statement with fewer needs no second step, one with more stays a stream."""
 
 RETRY_SECONDS = 0.01
+"""Between two tries to change a file that another process holds."""
 
 PRAGMAS = ("synchronous=FULL", "foreign_keys=ON", "temp_store=MEMORY")
 

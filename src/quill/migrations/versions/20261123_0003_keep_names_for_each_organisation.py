@@ -60,8 +60,8 @@ END
 
 # Each statement of these functions sees what was committed before it began (PostgreSQL, 13.2.1 and 38.7). Whoever is
 # added to an organisation holds the patient's row, so that no change of it goes unseen; a change holds it by itself,
-# and finds whoever was added before. A patient who is not there cannot be held: those who
-# add the two take turns, by an advisory lock of a number that nobody else uses.
+# and finds whoever was added before. A patient who is not there cannot be held: those who add the two take turns, by an
+# advisory lock of a number that nobody else uses.
 POSTGRESQL = {
     "organisation_patient_name_after_member": (
         "AFTER INSERT ON organisation_patient_member FOR EACH ROW",

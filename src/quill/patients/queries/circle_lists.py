@@ -17,12 +17,10 @@ from quill.actor import Actor
 from quill.identity import service as identity
 from quill.identity.terms import ActorShape, Count, actor_values
 from quill.patients.models import OrganisationPatientName, PatientIndex
-from quill.patients.queries.lists import Filters, Row, with_documents
+from quill.patients.queries.lists import AFTER, MOST, Filters, Row, in_order, piece_values, with_documents
 
 _INDEX = cast("sa.Table", PatientIndex.__table__)
 _NAME = cast("sa.Table", OrganisationPatientName.__table__)
-_MOST = sa.bindparam("most", type_=sa.Integer())
-_AFTER = sa.tuple_(sa.bindparam("after_name", type_=sa.String()), sa.bindparam("after_id", type_=sa.String()))
 
 MOST_ORGANISATIONS = 8
 """In so many a caller may work: each takes a look into the index of its own, and a part of the statement's text."""
@@ -58,10 +56,7 @@ def has_circle_list(actor: Actor, filters: Filters) -> bool:
 async def circle_page(session: AsyncSession, actor: Actor, after: tuple[str, str] | None, limit: int) -> Sequence[Row]:
     """Return one page of the active patients a caller may see, as ``page`` returns them."""
     shape = _Shape.of(session, actor, is_continued=after is not None)
-    values = _values(actor) | {"most": limit + 1}
-    if after is not None:
-        values |= {"after_name": after[0], "after_id": after[1]}
-    return (await session.execute(_page(shape), values)).all()
+    return (await session.execute(_page(shape), _values(actor) | piece_values(after, limit))).all()
 
 
 async def circle_count(session: AsyncSession, actor: Actor, most: int) -> int | None:
@@ -96,8 +91,8 @@ def _count(shape: _Shape) -> sa.Select[int]:
     total: sa.ColumnElement[int] = functools.reduce(operator.add, counted.c)
     if shape.organisations > 1:
         total = total - _counted_again(shape)
-    is_large = sa.or_(*(size >= _MOST for size in counted.c))
-    return sa.select(sa.case((is_large, _MOST), else_=total)).select_from(counted)
+    is_large = sa.or_(*(size >= MOST for size in counted.c))
+    return sa.select(sa.case((is_large, MOST), else_=total)).select_from(counted)
 
 
 def _counted_again(shape: _Shape) -> sa.ScalarSelect[int]:
@@ -124,21 +119,21 @@ def _listed(shape: _Shape) -> sa.Select[str, str] | sa.CompoundSelect[str, str]:
     is_distinct = shape.organisations > 1
     if shape.is_sqlite:
         whole = sa.union(*parts) if is_distinct else sa.union_all(*parts)
-        return whole.order_by("sort_name", "patient_id").limit(_MOST)
+        return whole.order_by("sort_name", "patient_id").limit(MOST)
     firsts = [sa.select(_first(part).subquery()) for part in parts]
     together = sa.union_all(*firsts).subquery()
     listed = sa.select(together).distinct() if is_distinct else sa.select(together)
-    return listed.order_by(together.c.sort_name, together.c.patient_id).limit(_MOST)
+    return listed.order_by(together.c.sort_name, together.c.patient_id).limit(MOST)
 
 
 def _part(shape: _Shape, condition: sa.ColumnElement[bool], table: sa.Table) -> sa.Select[str, str]:
     # Not the bare column: SQLite would not look that up in an index.
     part = sa.select(table.c.patient_id, table.c.sort_name).where(condition, table.c.is_active == sa.true())
-    return part.where(sa.tuple_(table.c.sort_name, table.c.patient_id) > _AFTER) if shape.is_continued else part
+    return part.where(sa.tuple_(table.c.sort_name, table.c.patient_id) > AFTER) if shape.is_continued else part
 
 
 def _first(part: sa.Select[str, str]) -> sa.Select[str, str]:
-    return part.order_by(part.selected_columns.sort_name, part.selected_columns.patient_id).limit(_MOST)
+    return in_order(part).limit(MOST)
 
 
 def _of_organisation(number: int) -> sa.ColumnElement[bool]:

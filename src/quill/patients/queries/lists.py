@@ -4,7 +4,7 @@ import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, Literal, TypeAlias, cast
+from typing import Any, Literal, TypeAlias, TypeVar, cast
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -20,11 +20,14 @@ _INDEX = cast("sa.Table", PatientIndex.__table__)
 _DOCUMENT = cast("sa.Table", PatientDocument.__table__)
 _IDENTIFIER = cast("sa.Table", PatientIdentifier.__table__)
 _MATCHES = NAME_SEARCH.c.names.op("MATCH", is_comparison=True)(sa.bindparam("names", type_=sa.Text()))
-_MOST = sa.bindparam("most", type_=sa.Integer())
+MOST = sa.bindparam("most", type_=sa.Integer())
+AFTER = sa.tuple_(sa.bindparam("after_name", type_=sa.String()), sa.bindparam("after_id", type_=sa.String()))
+"""How many rows, and after which place in the list, as ``piece_values`` tells."""
 _FIRST = sa.bindparam("first", type_=sa.Integer())
 
 Row: TypeAlias = sa.Row[*tuple[Any, ...]]
 _Select: TypeAlias = sa.Select[*tuple[Any, ...]]
+ListedT = TypeVar("ListedT", bound=sa.Select[*tuple[Any, ...]])
 _Index: TypeAlias = Literal["trigrams", "full text"] | None
 
 Scope: TypeAlias = Callable[[ActorShape, sa.ColumnElement[str]], sa.ColumnElement[bool]]
@@ -179,7 +182,7 @@ def _counting_called(words: int, index: _Index) -> sa.Select[int]:
         called = sa.select(NAME_SEARCH.c.rowid).where(_MATCHES)
     else:
         called = sa.select(_INDEX.c.patient_id).where(*_called("word", words, index))
-    return sa.select(sa.func.count()).select_from(called.limit(_MOST).subquery())
+    return sa.select(sa.func.count()).select_from(called.limit(MOST).subquery())
 
 
 async def page(
@@ -195,9 +198,7 @@ async def page(
 
     There is one row more than asked for when the list does not end there.
     """
-    values = _values(actor, filters) | {"most": limit + 1, "first": TIMES_A_PAGE * (limit + 1)}
-    if after is not None:
-        values |= {"after_name": after[0], "after_id": after[1]}
+    values = _values(actor, filters) | piece_values(after, limit) | {"first": TIMES_A_PAGE * (limit + 1)}
     statement = _page(_Shape.of(actor, scope, filters, _index_of(session, way)), is_continued=after is not None)
     return (await session.execute(statement, values)).all()
 
@@ -235,7 +236,7 @@ def _page(shape: _Shape, *, is_continued: bool) -> _Select:
     """
     if shape.index == "trigrams":
         return with_documents(_first_seen(shape, _called_so(shape, is_continued=is_continued)).subquery())
-    return with_documents(_in_order(_matching(shape, is_continued=is_continued)).limit(_MOST).subquery())
+    return with_documents(in_order(_matching(shape, is_continued=is_continued)).limit(MOST).subquery())
 
 
 def _first_seen(shape: _Shape, called: _Select) -> _Select:
@@ -246,22 +247,29 @@ def _first_seen(shape: _Shape, called: _Select) -> _Select:
     """
     # What looks like nothing, OFFSET, keeps PostgreSQL from walking the list in its order instead of looking up.
     some = called.offset(0).subquery()
-    called = _in_order(sa.select(some))
+    called = in_order(sa.select(some))
     if shape.scope is everybody:
-        return called.limit(_MOST)
+        return called.limit(MOST)
     first = _seen(shape, called.limit(_FIRST)).cte("first_seen")
-    is_short = sa.select(sa.func.count()).select_from(first).scalar_subquery() < _MOST
+    is_short = sa.select(sa.func.count()).select_from(first).scalar_subquery() < MOST
     every = _seen(shape, called.offset(0)).where(is_short).subquery()
-    return _in_order(sa.select(sa.union(sa.select(first), sa.select(every)).subquery())).limit(_MOST)
+    return in_order(sa.select(sa.union(sa.select(first), sa.select(every)).subquery())).limit(MOST)
 
 
 def _seen(shape: _Shape, called: _Select) -> _Select:
     some = called.subquery()
-    return _in_order(sa.select(some).where(shape.scope(shape.actor, some.c.patient_id))).limit(_MOST)
+    return in_order(sa.select(some).where(shape.scope(shape.actor, some.c.patient_id))).limit(MOST)
 
 
-def _in_order(listed: _Select) -> _Select:
+def in_order(listed: ListedT) -> ListedT:
+    """Put patients in the order of the list."""
     return listed.order_by(listed.selected_columns.sort_name, listed.selected_columns.patient_id)
+
+
+def piece_values(after: tuple[str, str] | None, limit: int) -> dict[str, Any]:
+    """Return the values for so many rows after a place, and one more, which tells whether the list goes on."""
+    place = {"after_name": after[0], "after_id": after[1]} if after is not None else {}
+    return {"most": limit + 1} | place
 
 
 def with_documents(found: sa.Subquery) -> _Select:
@@ -277,7 +285,7 @@ def with_documents(found: sa.Subquery) -> _Select:
 def _count(shape: _Shape) -> sa.Select[int]:
     matching = _matching(shape)
     if shape.index is not None:
-        matching = matching.limit(_MOST)
+        matching = matching.limit(MOST)
     return sa.select(sa.func.count()).select_from(matching.subquery())
 
 
@@ -298,8 +306,7 @@ def _listed(shape: _Shape, *, is_continued: bool) -> _Select:
     listed = sa.select(_INDEX.c.patient_id, _INDEX.c.sort_name, _INDEX.c.is_active).where(*_conditions(shape))
     if not is_continued:
         return listed
-    last = sa.tuple_(sa.bindparam("after_name", type_=sa.String()), sa.bindparam("after_id", type_=sa.String()))
-    return listed.where(sa.tuple_(_INDEX.c.sort_name, _INDEX.c.patient_id) > last)
+    return listed.where(sa.tuple_(_INDEX.c.sort_name, _INDEX.c.patient_id) > AFTER)
 
 
 def _called_so(shape: _Shape, *, is_continued: bool) -> _Select:
